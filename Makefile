@@ -1,0 +1,50 @@
+# `make demo` shows what peel does; `make test` is what CI runs. Both set up .venv first.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+# One thread a worker: two workers on two cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+.PHONY: help venv lint types layers format check test test-slow demo clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+
+venv: .venv/.installed  ## set up .venv with the tested versions
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+lint: venv  ## style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv  ## mypy, strict
+	$(BIN)/mypy
+
+layers: venv  ## who may import whom
+	$(BIN)/lint-imports
+
+check: lint types layers  ## all that needs no test run
+
+test: check  ## everything that CI runs
+	$(PYTEST)
+
+test-slow: venv  ## the tests that take minutes or large models
+	$(PYTEST) -m slow
+
+format: venv  ## mend style and format in place
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: venv  ## prune an ImageNet-trained EfficientNet-Lite0 and leave slim.onnx
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
+
+clean:  ## remove .venv and all caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

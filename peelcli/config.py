@@ -1,0 +1,185 @@
+"""Settings: one spelling for flag, TOML key and Python argument; values that make no sense can't be built."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+from typing_extensions import TypedDict
+
+from peelcli import units
+from peelcli.errors import UsageError
+
+Allocator = Literal["peel", "uniform", "greedy"]
+
+
+class Quantity(BaseModel):
+    """An upper bound: a count, or a share of the original's own count.
+
+    Attributes:
+        amount: the count, or the share in percent.
+        percent: which of the two.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    amount: Fraction
+    percent: bool = False
+
+    def of(self, original: int) -> int:
+        """The bound as a count, rounded down, for a model whose own count is `original`."""
+        return int(self.amount * original / 100) if self.percent else int(self.amount)
+
+    def __str__(self) -> str:
+        if self.percent:
+            return f"{float(self.amount):g}%"
+        return str(int(self.amount))
+
+
+def _read_quantity(value: Any) -> Any:
+    """Accept "1G", "50%", 4_000_000 or a Quantity; refuse what is no positive bound."""
+    if value is None or isinstance(value, Quantity):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError(f"{value!r} is not a number such as 1G, 250M or 50%")
+    text = str(value).strip() if isinstance(value, str) else str(Fraction(value).limit_denominator())
+    percent = text.endswith("%")
+    if isinstance(value, str):
+        amount = units.parse_count(text.removesuffix("%"))
+    else:
+        amount = Fraction(value)
+    if amount <= 0:
+        raise ValueError(f"a budget must be above zero, not {value}")
+    if percent and amount > 100:
+        raise ValueError(f"a budget of {value} is more than the whole model")
+    if not percent and amount < 1:
+        raise ValueError(f"a budget of {value} is less than one; for half of the original write 50%")
+    return Quantity(amount=amount, percent=percent)
+
+
+Bound = Annotated[
+    Quantity | None,
+    BeforeValidator(_read_quantity),
+    PlainSerializer(lambda value: None if value is None else str(value)),
+]
+
+
+class Budget(BaseModel):
+    """Upper bounds that hold together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    flops: Bound = Field(None, description="multiply-adds for one sample, e.g. 1G or 50%")
+    params: Bound = Field(None, description="parameters, e.g. 5M or 50%")
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> Budget:
+        if self.flops is None and self.params is None:
+            raise ValueError("no budget was given")
+        return self
+
+
+def _read_align(value: Any) -> Any:
+    """TOML and Python give ints, the command line gives text; both mean the same."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+class Options(BaseModel):
+    """How a plan is made. The seed and these settings decide the plan byte for byte."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    score: str = Field("auto", description="how informative channels and layers are: see `peel plan --help`")
+    allocate: Allocator = Field("peel", description="peel, or the controls uniform and greedy")
+    align: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], BeforeValidator(_read_align)] = Field(
+        "auto", description="widths in multiples of N; auto: 16, less in narrow groups"
+    )
+    min_keep: float = Field(0.1, gt=0, le=1, description="least share of a group's channels that stays")
+    ignore: tuple[str, ...] = Field((), description="glob patterns of layers whose width must not change")
+    pool: float = Field(0.5, gt=0, lt=1, description="share of the budget that is reallocated by score")
+    tau: float = Field(1.0, ge=0, description="how strongly the score decides: share = score^tau / sum")
+    seed: int = Field(0, ge=0, description="seed of everything random")
+
+
+class Source(BaseModel):
+    """Where a model comes from, and which input it takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    input: tuple[str, ...] = Field((), description="shape of an input, e.g. 1,3,224,224 or mask:1,77:int64; repeatable")
+    weights: str | None = Field(None, description="checkpoint for a model that was given by name or by factory")
+    factory: str | None = Field(None, description="what builds the module: file.py:function or pkg.module:function")
+    code: str | None = Field(None, description="Python file with the classes of a pickled module")
+    trust: bool = Field(False, description="unpickle even what would run code; only for files of your own")
+
+
+class Settings(TypedDict, total=False):
+    """The keyword arguments of the Python API; fields of Budget, Options and Source."""
+
+    flops: str | float | Quantity | None
+    params: str | float | Quantity | None
+    score: str
+    allocate: Allocator
+    align: int | Literal["auto"]
+    min_keep: float
+    ignore: Sequence[str]
+    pool: float
+    tau: float
+    seed: int
+    input: Sequence[str]
+    weights: str | None
+    factory: str | None
+    code: str | None
+    trust: bool
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def pick(kind: type[M], settings: Mapping[str, Any]) -> M:
+    """Build one of the models above from the settings that are its fields.
+
+    Raises:
+        UsageError: a value that can't be used, in one line with the flag's name.
+    """
+    own = {name: value for name, value in settings.items() if name in kind.model_fields and value is not None}
+    try:
+        return kind.model_validate(own)
+    except ValidationError as error:
+        raise _usage_error(error) from None
+
+
+def check_names(settings: Mapping[str, Any]) -> None:
+    """Refuse a setting that nothing reads.
+
+    Raises:
+        UsageError: with the nearest name.
+    """
+    known = [*Budget.model_fields, *Options.model_fields, *Source.model_fields]
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1) or [", ".join(known)]
+            raise UsageError(f"there is no setting {name!r}", hint=f"did you mean {near[0]}?")
+
+
+def _usage_error(error: ValidationError) -> UsageError:
+    first = error.errors()[0]
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    if not first["loc"]:
+        return UsageError(reason, hint="give --flops, e.g. --flops 50%, or --params, or both")
+    flag = "--" + str(first["loc"][0]).replace("_", "-")
+    return UsageError(f"{flag} {first['input']}: {reason}", hint=_HINTS.get(flag, "see the command's --help"))
+
+
+_HINTS = {
+    "--flops": "write a count or a share of the original, e.g. --flops 1G or --flops 50%",
+    "--params": "write a count or a share of the original, e.g. --params 5M or --params 50%",
+    "--align": "write --align auto, or a whole number of channels such as --align 8",
+}

@@ -1,0 +1,44 @@
+"""Numbers with units, in both directions: "1G" to 1_000_000_000 and back."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
+_PATTERN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:e(\d{1,2}))?\s*([kmgbt]?)", re.IGNORECASE)
+
+
+def parse_count(text: str) -> Fraction:
+    """Read a count such as "4100000", "1.5G" or "2e9".
+
+    Raises:
+        ValueError: the text is no such number.
+    """
+    match = _PATTERN.fullmatch(text.strip().replace("_", ""))
+    if match is None:
+        raise ValueError(f"{text!r} is not a number such as 1G, 250M or 50%")
+    number, exponent, suffix = match.groups()
+    scale: int = 10 ** int(exponent or 0) * _FACTORS[suffix.lower()]
+    return Fraction(number) * scale
+
+
+def si(value: float, digits: int = 2) -> str:
+    """Write a count with an SI prefix: 4089184256 becomes "4.09 G"."""
+    for factor, prefix in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.{digits}f} {prefix}"
+    return f"{value:.0f} "
+
+
+def macs(value: int) -> str:
+    """Write multiply-adds: "1.00 GMACs"."""
+    return si(value) + "MACs"
+
+
+def file_size(value: int) -> str:
+    """Write a number of bytes: "13.2 MB" (powers of ten)."""
+    for factor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if value >= factor:
+            return f"{value / factor:.1f} {unit}"
+    return f"{value} B"
