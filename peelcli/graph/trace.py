@@ -1,0 +1,339 @@
+"""From a model to its ChannelGraph: groups of coupled channels with their slices, and the cost polynomials."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from peelcli.errors import TraceError, UsageError
+from peelcli.graph import cost, depgraph
+from peelcli.graph.count import OpLog, record_ops, thop_by_layer
+from peelcli.graph.depgraph import Component, Member
+from peelcli.graph.layers import loss_of
+from peelcli.graph.legal import Legality, step_and_floor
+from peelcli.records import (
+    Attribute,
+    ChannelGraph,
+    CostModel,
+    Group,
+    Locked,
+    Polynomial,
+    Share,
+    Size,
+    Slice,
+    Subject,
+    Term,
+)
+from peelcli.tensors import meta_copy, named_tensors, one_sample, parent_of, to_meta
+
+
+def trace(subject: Subject, legality: Legality, ignore: Sequence[str] = ()) -> ChannelGraph:
+    """Find the groups of coupled channels of a model and its closed-form cost.
+
+    Args:
+        subject: the model; it is not changed, nor run: a copy without memory is.
+        legality: the user's wishes on widths.
+        ignore: glob patterns of layers whose output width must not change.
+
+    Raises:
+        TraceError: the model can't be followed.
+        UsageError: a pattern in `ignore` that matches no layer.
+    """
+    inputs = to_meta(one_sample(subject.inputs))
+    try:
+        log = record_ops(meta_copy(subject.module), inputs)
+    except Exception as error:  # whatever a user's forward raises
+        raise TraceError(f"the model can't run on shapes alone: {type(error).__name__}: {error}") from error
+    layers = meta_copy(subject.module)
+    components = depgraph.find_components(layers, inputs)
+    drafts = [_draft(component, layers) for component in components]
+    _lock_overlaps(drafts)
+    _lock_ignored(drafts, ignore)
+    groups = tuple(_finish(draft, legality) for draft in drafts)
+    model, notes = _cost_model(meta_copy(subject.module), inputs, groups, components, log)
+    return ChannelGraph(groups, model, uncounted=tuple(sorted(log.uncounted)), notes=notes)
+
+
+def lock(graph: ChannelGraph, names: Sequence[str], reason: Locked) -> ChannelGraph:
+    """The same graph with some groups locked at their full width."""
+    groups = tuple(replace(g, locked=g.locked or reason) if g.name in names else g for g in graph.groups)
+    return replace(graph, groups=groups)
+
+
+# --- groups
+
+
+@dataclass
+class _Draft:
+    """A group in the making; `reason` says why it can't be cut, `broken` that its slices make no sense."""
+
+    component: Component
+    bundles: tuple[tuple[int, ...], ...]
+    slices: list[Slice]
+    attributes: list[Attribute]
+    reason: str = ""
+    remedy: str = ""
+
+    def refuse(self, reason: str) -> None:
+        """Drop the slices: what is not understood is not cut, and costs a constant."""
+        self.reason = self.reason or reason
+        self.slices, self.attributes = [], []
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(member.layer for member in self.component.members))
+
+    @property
+    def width_layers(self) -> list[str]:
+        """Layers whose output width is this group's."""
+        return [member.layer for member in self.component.members if member.role == "out"]
+
+
+def _draft(component: Component, root: nn.Module) -> _Draft:
+    """Collect the slices, ties and attributes of one component."""
+    parts = [(member, _Part(member, root)) for member in component.members]
+    ties = [*component.ties, *(tie for member, part in parts for tie in part.ties(member))]
+    bundles = _bundles(component.channels, ties)
+    draft = _Draft(component, bundles, [], [], reason=component.reason)
+    if len({len(bundle) for bundle in bundles}) > 1:
+        draft.refuse("its channels are tied in bundles of unequal size")
+    for member, part in parts:
+        problem = part.problem or part.out_of_range(member) or _uneven(member, bundles)
+        if problem:
+            draft.refuse(problem)
+    if not draft.reason or draft.reason == depgraph.OUTPUT_REASON:
+        for member, part in parts:
+            draft.slices.extend(part.slices(member, component.channels))
+            draft.attributes.extend(part.attributes(member, len(bundles)))
+    return draft
+
+
+class _Part:
+    """What one member loses, with full tensor paths."""
+
+    def __init__(self, member: Member, root: nn.Module) -> None:
+        self.problem = ""
+        self.root = root
+        self.tensors: list[tuple[str, int, Any, int]] = []
+        self.counts: tuple[tuple[str, int | None, int], ...] = ()
+        self.rows: tuple[tuple[int, ...], ...] = ()
+        if member.dim is not None:  # a bare parameter
+            self.tensors = [(member.layer, member.dim, "out", 0)]
+            return
+        module = root.get_submodule(member.layer)
+        loss = loss_of(module, member.role)
+        if loss is None:
+            self.problem = f"{member.layer} ({type(module).__name__}) can't be cut"
+            return
+        prefix = f"{member.layer}." if member.layer else ""
+        own = {name for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))}
+        self.tensors = [(prefix + n, dim, role, mod) for n, dim, role, mod in loss.tensors if n in own]
+        hidden = {n for n, *_ in loss.tensors} - own
+        if any(getattr(module, n, None) is not None for n in hidden):
+            self.problem = f"{member.layer} computes its {'/'.join(sorted(hidden))} (a parametrization)"
+        self.counts = loss.attributes
+        self.rows = loss.rows
+
+    def ties(self, member: Member) -> list[tuple[int, int]]:
+        """Channels whose entries lie in one row of the layer."""
+        found: list[tuple[int, int]] = []
+        for row in self.rows:
+            channels = [member.owner[entry] for entry in row if entry in member.owner]
+            if channels and len(channels) < len(row):
+                self.problem = f"{member.layer} has conv or norm groups that mix it with other channels"
+            found.extend((channels[0], other) for other in channels[1:])
+        return found
+
+    def out_of_range(self, member: Member) -> str:
+        """The dependency graph may think a tensor larger than it is; then it has misread the model."""
+        for tensor, dim, _role, divisor in self.tensors:
+            owner, name = parent_of(self.root, tensor)
+            size = getattr(owner, name).shape[dim]
+            if not divisor and max(member.owner, default=0) >= size:
+                return f"{tensor} has fewer entries than the channels that seem to reach it"
+        return ""
+
+    def slices(self, member: Member, channels: int) -> list[Slice]:
+        entries: list[list[int]] = [[] for _ in range(channels)]
+        for entry, channel in sorted(member.owner.items()):
+            entries[channel].append(entry)
+        result = []
+        for tensor, dim, role, divisor in self.tensors:
+            indices = tuple(tuple(dict.fromkeys(e % divisor if divisor else e for e in own)) for own in entries)
+            result.append(Slice(tensor, dim, role, indices))
+        return result
+
+    def attributes(self, member: Member, bundles: int) -> list[Attribute]:
+        per_bundle = len(member.owner) // bundles
+        return [Attribute(member.layer, name, item, per_bundle // unit) for name, item, unit in self.counts]
+
+
+def _uneven(member: Member, bundles: tuple[tuple[int, ...], ...]) -> str:
+    """Each bundle must own as many entries of a layer as every other."""
+    counts: dict[int, int] = defaultdict(int)
+    for channel in member.owner.values():
+        counts[channel] += 1
+    sizes = {sum(counts[channel] for channel in bundle) for bundle in bundles}
+    return "" if len(sizes) == 1 else f"its channels own unequal shares of {member.layer}"
+
+
+def _bundles(channels: int, ties: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
+    """Sets of channels connected by ties, each sorted, in the order of their first channel (union-find)."""
+    parent = list(range(channels))
+
+    def root(channel: int) -> int:
+        while parent[channel] != channel:
+            parent[channel] = parent[parent[channel]]
+            channel = parent[channel]
+        return channel
+
+    for one, other in ties:
+        low, high = sorted((root(one), root(other)))
+        parent[high] = low
+    bundles: dict[int, list[int]] = defaultdict(list)
+    for channel in range(channels):
+        bundles[root(channel)].append(channel)
+    return tuple(tuple(bundle) for bundle in bundles.values())
+
+
+def _lock_overlaps(drafts: Sequence[_Draft]) -> None:
+    """An entry that two groups, or two bundles of one group, both own can't be cut by either."""
+    owner: dict[tuple[str, int, int], tuple[int, int]] = {}
+    for position, draft in enumerate(drafts):
+        bundle_of = {channel: number for number, bundle in enumerate(draft.bundles) for channel in bundle}
+        for piece in tuple(draft.slices):
+            for channel, indices in enumerate(piece.indices):
+                for index in indices:
+                    claim = (position, bundle_of[channel])
+                    before = owner.setdefault((piece.tensor, piece.dim, index), claim)
+                    if before != claim:
+                        draft.refuse(f"shares entries of {piece.tensor} with other channels")
+                        drafts[before[0]].refuse(f"shares entries of {piece.tensor} with other channels")
+
+
+def _lock_ignored(drafts: Sequence[_Draft], patterns: Sequence[str]) -> None:
+    layers = {layer for draft in drafts for layer in draft.layers}
+    for pattern in patterns:
+        if not fnmatch.filter(layers, pattern):
+            raise UsageError(f"--ignore {pattern!r} matches no layer", hint="`peel inspect` lists the layers")
+        for draft in drafts:
+            if not draft.reason and fnmatch.filter(draft.width_layers, pattern):
+                draft.reason, draft.remedy = f"ignored by {pattern!r}", "narrow the --ignore pattern"
+
+
+def _finish(draft: _Draft, legality: Legality) -> Group:
+    full = draft.component.channels
+    step, floor = step_and_floor(full, len(draft.bundles[0]), legality)
+    locked = Locked(draft.reason, draft.remedy) if draft.reason else None
+    if locked is None and floor >= full:
+        locked = Locked(f"{full} is its only legal width", "lower --align or --min-keep")
+    return Group(
+        name=draft.component.producer,
+        layers=draft.layers,
+        full=full,
+        step=step,
+        floor=full if locked else floor,
+        bundles=draft.bundles,
+        slices=tuple(draft.slices),
+        attributes=tuple(draft.attributes),
+        locked=locked,
+    )
+
+
+# --- cost
+
+
+def _cost_model(
+    module: nn.Module, inputs: tuple[Any, ...], groups: Sequence[Group], components: Sequence[Component], log: OpLog
+) -> tuple[CostModel, tuple[str, ...]]:
+    """The three polynomials, and what a user should know about them."""
+    sizes = _sizes(module, groups)
+    params = tuple(Term(name, 1, sizes[name]) for name, _ in module.named_parameters())
+    macs = _mac_terms(module, sizes, log)
+    thop, notes = _thop_terms(module, inputs, macs, groups, components)
+    model = CostModel(cost.simplify(tuple(macs)), cost.simplify(params), cost.simplify(thop))
+    return model, notes
+
+
+def _sizes(module: nn.Module, groups: Sequence[Group]) -> dict[str, tuple[Size, ...]]:
+    """Every tensor's dimensions as functions of the widths."""
+    owned: dict[tuple[str, int], list[tuple[int, int, int]]] = defaultdict(list)
+    for position, group in enumerate(groups):
+        for piece in group.slices:
+            per_bundle = len({index for channel in group.bundles[0] for index in piece.indices[channel]})
+            owned[piece.tensor, piece.dim].append((position, per_bundle, group.bundle_size))
+    table = {}
+    for name, tensor in named_tensors(module):
+        sizes = []
+        for dim, entries in enumerate(tensor.shape):
+            shares = tuple(Share(*claim) for claim in owned.get((name, dim), ()))
+            moving = sum(groups[s.group].full * s.num // s.den for s in shares)
+            sizes.append(Size(entries - moving, shares))
+        table[name] = tuple(sizes)
+    return table
+
+
+def _mac_terms(module: nn.Module, sizes: dict[str, tuple[Size, ...]], log: OpLog) -> list[Term]:
+    """One term per applied weight, positions * product of sizes, and a constant per product of activations."""
+    numel = {name: p.numel() for name, p in module.named_parameters()}
+    terms = []
+    for name, macs in log.weights.items():
+        positions, rest = divmod(macs, numel[name])
+        terms.append(Term(name, macs, ()) if rest else Term(name, positions, sizes[name]))
+    terms.extend(Term(op, macs, ()) for op, macs in log.products.items())
+    return terms
+
+
+def _thop_terms(
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    macs: Sequence[Term],
+    groups: Sequence[Group],
+    components: Sequence[Component],
+) -> tuple[Polynomial, tuple[str, ...]]:
+    """What thop counts: the MACs that it sees, plus what it charges norms, activations and pooling per channel.
+
+    What is left at full width goes in as a constant.
+    """
+    total, charged = thop_by_layer(module, inputs)
+    weighted = {term.label.rpartition(".")[0] for term in macs}
+    terms = list(macs)
+    for layer, ops in charged.items():
+        if layer not in weighted:
+            terms.append(
+                _per_channel(layer, ops.ops, _channels(module.get_submodule(layer), ops.shape), groups, components)
+            )
+    rest = total - sum(cost.term_at(term, [g.full for g in groups]) for term in terms)
+    notes: tuple[str, ...] = ()
+    if rest:
+        terms.append(Term("thop only", rest, ()))
+        notes = (f"thop counts {rest:+d} against the closed form for reasons that no width changes",)
+    return tuple(terms), notes
+
+
+def _per_channel(layer: str, ops: int, channels: int, groups: Sequence[Group], components: Sequence[Component]) -> Term:
+    """What thop charges a parameterless or norm layer, as a rate per channel of its input."""
+    shares = []
+    for position, (group, component) in enumerate(zip(groups, components, strict=True)):
+        entries = component.carried.get(layer, 0)
+        if entries and group.slices:
+            shares.append((position, entries // len(group.bundles), group.bundle_size, entries))
+    moving = sum(entries for *_, entries in shares)
+    if not channels or ops % channels or moving > channels:
+        return Term(layer, ops, ())
+    return Term(layer, ops // channels, (Size(channels - moving, tuple(Share(*s[:3]) for s in shares)),))
+
+
+def _channels(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """The channel count of a layer's input, from the layer's kind: 1d, 2d and 3d layers say where channels are."""
+    if isinstance(module, nn.LayerNorm):
+        return module.normalized_shape[-1]
+    for spatial in (1, 2, 3):
+        if type(module).__name__.endswith(f"{spatial}d") and len(shape) > spatial:
+            return shape[-(spatial + 1)]
+    return shape[1] if len(shape) > 1 else 0
