@@ -1,0 +1,1 @@
+"""Widths for a budget: pure arithmetic on names and ints."""

@@ -1,0 +1,68 @@
+"""The greedy control: from full width, always the step that loses the least score for what it saves."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from itertools import accumulate
+
+from peelcli.allocation.meter import Meter
+from peelcli.allocation.select import bundle_scores
+from peelcli.records import Scores, Widths
+
+
+def worth_of_widths(meter: Meter, scores: Scores) -> list[list[float]]:
+    """For each group the summed score of its best k bundles, k = 0 .. all; the unit is the scorer's."""
+    result = []
+    for group, score in zip(meter.graph.groups, scores.groups, strict=True):
+        ranked = sorted(bundle_scores(group, score.channels), reverse=True)
+        result.append([0.0, *accumulate(ranked)])
+    return result
+
+
+def greedy(meter: Meter, worth: Sequence[Sequence[float]]) -> Widths:
+    """Cut step by step until all limits hold.
+
+    Args:
+        meter: groups and limits; the least legal widths must fit.
+        worth: as worth_of_widths gives it.
+
+    Returns:
+        Legal widths that fit.
+    """
+    widths = list(meter.graph.full)
+    counts = meter.counts(widths)
+    heap = [(_regret(meter, counts, widths, worth, group), group) for group in meter.free]
+    heapq.heapify(heap)
+    while heap and not meter.fits(counts):
+        _, group = heapq.heappop(heap)
+        fresh = _regret(meter, counts, widths, worth, group)
+        if heap and fresh > heap[0][0]:  # other cuts have made this one dearer since it was queued
+            heapq.heappush(heap, (fresh, group))
+            continue
+        narrower = meter.next_down(group, widths[group])
+        if narrower is None:
+            continue
+        counts = meter.counts_after(counts, widths, {group: narrower})
+        widths[group] = narrower
+        if meter.next_down(group, narrower) is not None:
+            heapq.heappush(heap, (_regret(meter, counts, widths, worth, group), group))
+    return tuple(widths)
+
+
+def _regret(
+    meter: Meter, counts: Sequence[int], widths: Sequence[int], worth: Sequence[Sequence[float]], group: int
+) -> float:
+    """Score lost per part of the broken limits saved by the next step down."""
+    narrower = meter.next_down(group, widths[group])
+    if narrower is None:
+        return float("inf")
+    size = meter.graph.groups[group].bundle_size
+    lost = worth[group][widths[group] // size] - worth[group][narrower // size]
+    after = meter.counts_after(counts, widths, {group: narrower})
+    saved = sum(
+        (old - new) / limit.bound
+        for old, new, limit in zip(counts, after, meter.limits, strict=True)
+        if old > limit.bound
+    )
+    return lost / saved if saved > 0 else float("inf")

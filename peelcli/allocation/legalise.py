@@ -1,0 +1,122 @@
+"""From wished widths to legal ones that use the budget up: round down, spend what is left, trade the rest."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+
+from peelcli.allocation.grow import Wishes
+from peelcli.allocation.meter import Meter
+from peelcli.records import Widths
+
+ENOUGH = 0.9995  # share of the tightest limit at which trading stops
+_ROUNDS = 200
+_TRIES = 12
+
+Gain = Callable[[int, int, int], float]
+"""(group, width, wider width) -> what the step is worth; the unit is the scorer's."""
+
+
+def legalise(meter: Meter, wished: Wishes, gain: Gain) -> Widths:
+    """Make widths legal without breaking a limit, and leave no legal step unspent.
+
+    Steps towards the wished width come first, then any step, each time the one that buys the most gain for its cost.
+    What no single step can use is used by trades: one group a step down, another one up.
+
+    Args:
+        meter: groups and limits.
+        wished: widths whose legal floor fits the limits.
+        gain: what a step is worth.
+    """
+    spender = _Spender(meter, meter.down_to_legal(wished), gain)
+    spender.spend(lambda group, width: width < wished[group])
+    spender.spend(lambda _group, _width: True)
+    spender.trade()
+    return tuple(spender.widths)
+
+
+class _Spender:
+    """Widths that fit, and their counts, while steps are added."""
+
+    def __init__(self, meter: Meter, widths: Widths, gain: Gain) -> None:
+        self.meter = meter
+        self.widths = list(widths)
+        self.counts = meter.counts(widths)
+        self.gain = gain
+
+    def spend(self, wanted: Callable[[int, int], bool]) -> None:
+        """Add affordable steps in the order of gain per cost until none fits.
+
+        A step that does not fit now will not fit later, as widths only grow here and costs with them.
+        """
+        open_groups = {g for g in self.meter.free if wanted(g, self.widths[g])}
+        while open_groups:
+            best: tuple[float, int, int, tuple[int, ...]] | None = None
+            for group in sorted(open_groups):
+                wider = self.meter.next_up(group, self.widths[group])
+                if wider is None or not wanted(group, self.widths[group]):
+                    open_groups.discard(group)
+                    continue
+                after = self.meter.counts_after(self.counts, self.widths, {group: wider})
+                if not self.meter.fits(after):
+                    open_groups.discard(group)
+                    continue
+                worth = self.gain(group, self.widths[group], wider) / self._price(after)
+                if best is None or worth > best[0]:
+                    best = (worth, group, wider, after)
+            if best is not None:
+                _, group, self.widths[group], self.counts = best[0], best[1], best[2], best[3]
+
+    def trade(self) -> None:
+        """Exchange steps between pairs of groups as long as that uses more of the budget."""
+        for _ in range(_ROUNDS):
+            if self.meter.used(self.counts) >= ENOUGH:
+                return
+            better = self._best_trade()
+            if better is None:
+                return
+            changes, self.counts = better
+            for group, width in changes.items():
+                self.widths[group] = width
+            self.spend(lambda _group, _width: True)
+
+    def _best_trade(self) -> tuple[dict[int, int], tuple[int, ...]] | None:
+        """The affordable trade that uses most; candidates by first-order cost, verified exactly."""
+        used = self.meter.used(self.counts)
+        best: tuple[float, dict[int, int], tuple[int, ...]] | None = None
+        for changes in self._candidates(1.0 - used):
+            after = self.meter.counts_after(self.counts, self.widths, changes)
+            use = self.meter.used(after)
+            if self.meter.fits(after) and use > max(used, best[0] if best else 0.0) + 1e-12:
+                best = (use, changes, after)
+        return (best[1], best[2]) if best else None
+
+    def _candidates(self, slack: float) -> Iterator[dict[int, int]]:
+        """Pairs of one group down and another up that together cost about the slack.
+
+        Both sides are sorted by what they cost of the tightest limit, so that few pairs need an exact look.
+        """
+        ups = sorted(self._steps(self.meter.next_up, reach=3))
+        prices = [price for price, *_ in ups]
+        for price, group, width in self._steps(self.meter.next_down, reach=2):
+            middle = bisect_right(prices, slack - price)
+            for _, other, wider in ups[max(0, middle - _TRIES) : middle + 2]:
+                if other != group:
+                    yield {group: width, other: wider}
+
+    def _steps(self, move: Callable[[int, int], int | None], reach: int) -> Iterator[tuple[float, int, int]]:
+        """(change of the tightest limit's use, group, new width) for up to `reach` steps of every free group."""
+        used = self.meter.used(self.counts)
+        for group in self.meter.free:
+            width: int | None = self.widths[group]
+            for _ in range(reach):
+                width = move(group, width) if width is not None else None
+                if width is None:
+                    break
+                after = self.meter.counts_after(self.counts, self.widths, {group: width})
+                yield self.meter.used(after) - used, group, width
+
+    def _price(self, after: Sequence[int]) -> float:
+        """What a step costs: the largest part of any limit that it takes."""
+        limits = zip(after, self.counts, self.meter.limits, strict=True)
+        return max((new - old) / limit.bound for new, old, limit in limits) or 1e-30
