@@ -1,0 +1,1 @@
+"""Cutting a copy of the model, and the proof that the cut is right."""
