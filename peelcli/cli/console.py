@@ -1,0 +1,116 @@
+"""What the user sees: results on stdout, everything else on stderr; and how a run ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from peelcli.errors import BAD_INPUT, DONE, PeelError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_STAGES = {
+    "load": "loading the model",
+    "trace": "tracing which channels belong together",
+    "score": "scoring layers",
+    "allocate": "allocating channels",
+    "surgery": "cutting a copy",
+    "verify": "proving the slim model",
+    "export": "writing and checking",
+}
+_NO_TERMINAL_WIDTH = 100
+_TYPER_SAW_CTRL_C = 130
+
+
+def show(renderable: RenderableType) -> None:
+    """Print a result on stdout, as plain text where that is no terminal."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _NO_TERMINAL_WIDTH
+    Console(width=width, highlight=False, soft_wrap=False).print(renderable)
+
+
+def show_json(document: dict[str, Any]) -> None:
+    """Print one JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def working() -> Iterator[Callable[[str], None]]:
+    """Keep stdout clean while libraries and user code run, and show the stage on a terminal.
+
+    Yields:
+        A function that is told the name of each stage.
+    """
+    from rich.console import Console
+
+    stderr = Console(stderr=True)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore")  # libraries warn about themselves; what concerns the user is in the notes
+        if not stderr.is_terminal:
+            yield lambda _stage: None
+            return
+        with stderr.status("starting") as status:
+            yield lambda stage: status.update(_STAGES.get(stage, stage))
+
+
+def run(command: Callable[[], int | None]) -> NoReturn:
+    """Run a command and end the process with the right exit code: one line and a hint, never a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = command() or DONE
+        sys.stdout.flush()
+        if code == _TYPER_SAW_CTRL_C:
+            code = _complain("interrupted; nothing was written", "")
+    except BrokenPipeError:  # the reader of stdout went away, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = DONE
+    except (Exception, KeyboardInterrupt) as error:
+        code = _explain(error)
+    sys.exit(code)
+
+
+def _explain(error: BaseException) -> int:
+    """Say what went wrong and return the exit code."""
+    if isinstance(error, PeelError):
+        _complain(error.message, error.hint)
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return _complain("interrupted; nothing was written", "")
+    if isinstance(error, MemoryError):
+        return _complain("the memory is not enough for this model", "give a smaller --input, or a larger machine")
+    if hasattr(error, "format_message"):  # the command line itself is wrong: typer's own kinds of error
+        context = getattr(error, "ctx", None)
+        return _complain(error.format_message(), f"see `{context.command_path if context else 'peel'} --help`")
+    where = _save_traceback()
+    summary = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return _complain(f"internal error: {summary}", f"the traceback is in {where}; please report it")
+
+
+def _complain(message: str, hint: str) -> int:
+    sys.stderr.write(f"peel: {' '.join(message.split())}\n")
+    if hint:
+        sys.stderr.write(f"hint: {' '.join(hint.split())}\n")
+    return BAD_INPUT
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """SIGTERM ends a run as Ctrl-C does, so that temporaries are removed."""
+    raise KeyboardInterrupt
+
+
+def _save_traceback() -> Path:
+    with tempfile.NamedTemporaryFile("w", prefix="peel-", suffix=".traceback", delete=False, encoding="utf-8") as file:
+        traceback.print_exc(file=file)
+    return Path(file.name)

@@ -1,0 +1,216 @@
+"""The commands: flags to settings, settings to the pipeline, results to stdout. torch loads inside the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from peelcli import __version__
+from peelcli.cli import console, settings
+from peelcli.cli.options import (
+    AlignOpt,
+    AllocateOpt,
+    CodeOpt,
+    ConfigOpt,
+    FactoryOpt,
+    FlopsOpt,
+    Format,
+    FormatOpt,
+    IgnoreOpt,
+    InputOpt,
+    MinKeepOpt,
+    ModelArg,
+    OutOpt,
+    ParamsOpt,
+    PlanArg,
+    PlanOutOpt,
+    PoolOpt,
+    ScoreOpt,
+    SeedOpt,
+    TauOpt,
+    TrustOpt,
+    WeightsOpt,
+)
+
+if TYPE_CHECKING:
+    from peelcli.records import Run
+
+app = typer.Typer(
+    name="peel",
+    help="Compress a trained PyTorch model to a stated budget, prove the result, and write a slim ONNX file.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"peel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="print the version and stop")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def prune(
+    model: ModelArg,
+    flops: FlopsOpt = None,
+    params: ParamsOpt = None,
+    out: OutOpt = None,
+    input_: InputOpt = None,
+    factory: FactoryOpt = None,
+    weights: WeightsOpt = None,
+    code: CodeOpt = None,
+    trust: TrustOpt = None,
+    score: ScoreOpt = None,
+    allocate: AllocateOpt = None,
+    align: AlignOpt = None,
+    min_keep: MinKeepOpt = None,
+    ignore: IgnoreOpt = None,
+    pool: PoolOpt = None,
+    tau: TauOpt = None,
+    seed: SeedOpt = None,
+    output_format: FormatOpt = Format.text,
+    config: ConfigOpt = None,
+) -> None:
+    """Prune MODEL to a budget, prove the result, and write it.
+
+    Example: peel prune model.pt --flops 1G --out slim.onnx
+    """
+    given = _settings(locals())
+    from peelcli import pipeline
+
+    with console.working() as progress:
+        pruned = pipeline.prune(model, out=out or (), progress=progress, **given)
+    _show_run(pruned.run, output_format)
+
+
+@app.command()
+def plan(
+    model: ModelArg,
+    flops: FlopsOpt = None,
+    params: ParamsOpt = None,
+    out: PlanOutOpt = Path("plan.json"),
+    input_: InputOpt = None,
+    factory: FactoryOpt = None,
+    weights: WeightsOpt = None,
+    code: CodeOpt = None,
+    trust: TrustOpt = None,
+    score: ScoreOpt = None,
+    allocate: AllocateOpt = None,
+    align: AlignOpt = None,
+    min_keep: MinKeepOpt = None,
+    ignore: IgnoreOpt = None,
+    pool: PoolOpt = None,
+    tau: TauOpt = None,
+    seed: SeedOpt = None,
+    output_format: FormatOpt = Format.text,
+    config: ConfigOpt = None,
+) -> None:
+    """Decide the widths for a budget and write them as a plan; change no weights.
+
+    Example: peel plan model.pt --flops 50% --out plan.json
+    """
+    given = _settings(locals())
+    from peelcli import pipeline
+
+    with console.working() as progress:
+        run = pipeline.plan_run(model, out=out, progress=progress, **given)
+    _show_run(run, output_format)
+
+
+@app.command()
+def apply(
+    model: ModelArg,
+    plan: PlanArg,
+    out: OutOpt = None,
+    input_: InputOpt = None,
+    factory: FactoryOpt = None,
+    weights: WeightsOpt = None,
+    code: CodeOpt = None,
+    trust: TrustOpt = None,
+    output_format: FormatOpt = Format.text,
+    config: ConfigOpt = None,
+) -> None:
+    """Carry out PLAN on the MODEL that it was made for, prove the result, and write it.
+
+    Example: peel apply model.pt plan.json --out slim.onnx
+    """
+    given = _settings(locals())
+    from peelcli import pipeline
+
+    with console.working() as progress:
+        pruned = pipeline.apply(model, plan, out=out or (), progress=progress, **_source_only(given))
+    _show_run(pruned.run, output_format)
+
+
+@app.command()
+def inspect(
+    model: ModelArg,
+    input_: InputOpt = None,
+    factory: FactoryOpt = None,
+    weights: WeightsOpt = None,
+    code: CodeOpt = None,
+    trust: TrustOpt = None,
+    align: AlignOpt = None,
+    min_keep: MinKeepOpt = None,
+    ignore: IgnoreOpt = None,
+    output_format: FormatOpt = Format.text,
+    config: ConfigOpt = None,
+) -> None:
+    """List the groups of coupled channels: what they cost, what is locked and why, the least that can be reached.
+
+    Example: peel inspect torchvision:resnet50 --align 8
+    """
+    given = _settings(locals())
+    from peelcli import pipeline
+    from peelcli.report import inspection
+
+    with console.working() as progress:
+        found = pipeline.inspect(model, progress=progress, **given)
+    if output_format is Format.json:
+        console.show_json(inspection.document(found))
+    else:
+        console.show(inspection.table(found))
+
+
+_NO_SETTINGS = {"model", "plan", "out", "output_format", "config"}
+
+
+def _settings(flags: dict[str, Any]) -> dict[str, Any]:
+    """The settings among a command's arguments, over those of the settings file."""
+    named = {name.rstrip("_"): value for name, value in flags.items() if name not in _NO_SETTINGS}
+    return settings.merged(named, flags["config"])
+
+
+def _source_only(given: dict[str, Any]) -> dict[str, Any]:
+    """A settings file may say how to prune; a plan has decided that already."""
+    from peelcli.config import Source
+
+    return {name: value for name, value in given.items() if name in Source.model_fields}
+
+
+def _show_run(run: Run, output_format: Format) -> None:
+    if output_format is Format.json:
+        from peelcli.report.document import document
+
+        console.show_json(document(run))
+    else:
+        from peelcli.report.text import summary
+
+        console.show(summary(run))
+
+
+def main() -> None:
+    """Run the command line; ends the process."""
+    console.run(lambda: app(standalone_mode=False))

@@ -1,0 +1,177 @@
+"""The flags, each once. Their defaults are None, so that a settings file can speak where a flag is silent."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peelcli.scoring.table import SCORERS
+
+MODEL = "Model"
+BUDGET = "Budget"
+HOW = "How to prune"
+OUTPUT = "Output"
+
+
+_SCORES = "; ".join(f"{name}: {info.summary.rstrip('.')}" for name, info in SCORERS.items())
+
+
+class Format(str, Enum):
+    """What is printed on stdout."""
+
+    text = "text"
+    json = "json"
+
+
+class Allocate(str, Enum):
+    """How widths are chosen."""
+
+    peel = "peel"
+    uniform = "uniform"
+    greedy = "greedy"
+
+
+ModelArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="a pickled module, a checkpoint with --factory, or a name such as timm:resnet50, torchvision:..., hf:...",
+        show_default=False,
+    ),
+]
+PlanArg = Annotated[Path, typer.Argument(metavar="PLAN", help="a file that `peel plan` wrote", show_default=False)]
+
+InputOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="SHAPE",
+        help="shape of an input, e.g. 1,3,224,224 or mask:1,77:int64; repeatable; guessed where it can be",
+        rich_help_panel=MODEL,
+        show_default=False,
+    ),
+]
+FactoryOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py:FUNCTION", help="builds the module that a checkpoint belongs to", rich_help_panel=MODEL
+    ),
+]
+WeightsOpt = Annotated[
+    str | None, typer.Option(metavar="FILE", help="checkpoint for a model given by name", rich_help_panel=MODEL)
+]
+CodeOpt = Annotated[
+    str | None,
+    typer.Option(metavar="FILE.py", help="Python file with the classes of a pickled module", rich_help_panel=MODEL),
+]
+TrustOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--trust/--no-trust",
+        help="unpickle even what would run code: only for files of your own",
+        rich_help_panel=MODEL,
+        show_default="--no-trust",
+    ),
+]
+
+FlopsOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|P%",
+        help="most multiply-adds for one sample, e.g. 1G or 50%; a multiply-add is 1",
+        rich_help_panel=BUDGET,
+        show_default=False,
+    ),
+]
+ParamsOpt = Annotated[
+    str | None,
+    typer.Option(metavar="N|P%", help="most parameters, e.g. 5M or 50%", rich_help_panel=BUDGET, show_default=False),
+]
+
+ScoreOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="how informative channels and layers are. " + _SCORES,
+        rich_help_panel=HOW,
+        show_default="auto",
+    ),
+]
+AllocateOpt = Annotated[
+    Allocate | None,
+    typer.Option(help="peel, or a control to compare it with", rich_help_panel=HOW, show_default="peel"),
+]
+AlignOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|N",
+        help="widths in multiples of N; auto: 16, less in narrow groups",
+        rich_help_panel=HOW,
+        show_default="auto",
+    ),
+]
+MinKeepOpt = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE", help="least share of a group's channels that stays", rich_help_panel=HOW, show_default="0.1"
+    ),
+]
+IgnoreOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="GLOB",
+        help="layers whose width must not change, e.g. 'layer4.*'; repeatable",
+        rich_help_panel=HOW,
+        show_default=False,
+    ),
+]
+PoolOpt = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="share of the budget that is handed out by score; the rest is the even backbone",
+        rich_help_panel=HOW,
+        show_default="0.5",
+    ),
+]
+TauOpt = Annotated[
+    float | None,
+    typer.Option(
+        metavar="POWER",
+        help="how strongly the score decides; 0 hands the pool out evenly",
+        rich_help_panel=HOW,
+        show_default="1",
+    ),
+]
+SeedOpt = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="seed of everything random", rich_help_panel=HOW, show_default="0"),
+]
+
+OutOpt = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="write the slim model: .onnx, .pt (whole module) or .safetensors (with its plan); repeatable",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+    ),
+]
+PlanOutOpt = Annotated[
+    Path, typer.Option("--out", metavar="FILE.json", help="where the plan goes", rich_help_panel=OUTPUT)
+]
+FormatOpt = Annotated[Format, typer.Option("--output-format", help="what is printed on stdout", rich_help_panel=OUTPUT)]
+ConfigOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE.toml",
+        help="settings file; else peel.toml, or \\[tool.peel] in pyproject.toml, of this folder; flags win",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+    ),
+]

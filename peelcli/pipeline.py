@@ -1,0 +1,260 @@
+"""The stages composed: the Python API, and what every command calls.
+
+import peelcli as peel
+slim, run = peel.prune(model, torch.randn(1, 3, 224, 224), flops="50%", out="slim.onnx")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+from typing_extensions import Unpack
+
+import peelcli
+from peelcli import config, files, plans
+from peelcli.config import Budget, Options, Settings, Source
+from peelcli.errors import PlanError, UsageError
+from peelcli.export import targets
+from peelcli.graph import cost
+from peelcli.planning import Clock, Progress, Settled, carry_out, failure, find_groups, settle
+from peelcli.records import Artifact, Inspection, Plan, Run, Subject
+from peelcli.scoring import table
+from peelcli.sources import digest
+from peelcli.sources import load as model_files
+from peelcli.sources.inputs import describe
+
+Model = nn.Module | Subject | str | os.PathLike[str]
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+class Pruned(NamedTuple):
+    """A slim model, and the record of how it came to be."""
+
+    model: nn.Module
+    run: Run
+
+
+def load(model: Model, example: Any = None, **settings: Unpack[Settings]) -> Subject:
+    """Take a model from a file, a name or Python.
+
+    Args:
+        model: a path, a name such as "timm:resnet50", or a module.
+        example: for a module, forward's positional arguments: a tensor of shape (batch, ...) or a tuple of them.
+        settings: the fields of `peelcli.config.Source`.
+
+    Raises:
+        PeelError: the model can't be used; the message says why.
+    """
+    config.check_names(settings)
+    if isinstance(model, Subject):
+        return model
+    if isinstance(model, nn.Module):
+        return model_files.from_module(model, example)
+    if example is not None:
+        raise UsageError("an example goes with a module", hint='for a file or a name write input="1,3,224,224"')
+    return model_files.load(os.fspath(model), config.pick(Source, settings))
+
+
+def prune(
+    model: Model,
+    example: Any = None,
+    *,
+    out: Paths = (),
+    progress: Progress | None = None,
+    **settings: Unpack[Settings],
+) -> Pruned:
+    """Prune a model to a budget, prove the result, and write it where asked.
+
+    Args:
+        model: as for `load`; it is never changed.
+        example: as for `load`.
+        out: files to write; the suffix says the format: .onnx, .pt, .safetensors.
+        progress: called with the name of each stage as it starts.
+        settings: fields of `peelcli.config.Budget` (flops: multiply-adds for one sample; params: parameters; each a
+            count such as "1G" or a share such as "50%"), Options and Source.
+
+    Returns:
+        The slim module, in the mode and with the flags of the original, and the run's record.
+
+    Raises:
+        CheckFailed: a proof did not hold; nothing is written.
+        BudgetOutOfReach: the least legal widths cost more than the budget.
+        PeelError: anything else that the user can mend.
+    """
+    clock = Clock(progress)
+    budget, options, paths = _prepare(settings, out, model)
+    with clock.stage("load"):
+        subject = load(model, example, **settings)
+    settled = settle(subject, budget, options, clock)
+    return _finish(subject, settled, paths, clock)
+
+
+def plan(
+    model: Model,
+    example: Any = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    **settings: Unpack[Settings],
+) -> Plan:
+    """Decide what to prune, prove it on a copy, and change nothing.
+
+    Args and errors are those of `prune`; `out` is a .json file.
+
+    Returns:
+        The plan: the same for the same model, settings and seed, byte for byte as `plans.to_json` writes it.
+    """
+    return plan_run(model, example, out=out, progress=progress, **settings).plan
+
+
+def plan_run(
+    model: Model,
+    example: Any = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    **settings: Unpack[Settings],
+) -> Run:
+    """The same as `plan`, with the proofs and the time that it took."""
+    clock = Clock(progress)
+    budget, options, _ = _prepare(settings, (), model)
+    path = Path(out) if out is not None else None
+    if path is not None:
+        files.check_targets([path], _source_path(model), files.PLAN_SUFFIXES)
+    with clock.stage("load"):
+        subject = load(model, example, **settings)
+    pruned = _finish(subject, settle(subject, budget, options, clock), (), clock)
+    if path is None:
+        return pruned.run
+    files.write_text_atomically(path, plans.to_json(pruned.run.plan))
+    return replace(pruned.run, artifacts=(Artifact(str(path), "plan", path.stat().st_size),))
+
+
+def apply(
+    model: Model,
+    plan: Plan | str | os.PathLike[str],
+    example: Any = None,
+    *,
+    out: Paths = (),
+    progress: Progress | None = None,
+    **settings: Unpack[Settings],
+) -> Pruned:
+    """Carry out a plan on the model that it was made for.
+
+    Args:
+        model: as for `load`.
+        plan: a plan, or the path of its file.
+        example: as for `load`; for a file or a name the plan's own input is used where no other is given.
+        out: as for `prune`.
+        progress: as for `prune`.
+        settings: the fields of `peelcli.config.Source`.
+
+    Raises:
+        PlanError: the plan can't be read, or it was made for another architecture or other weights.
+        CheckFailed: a proof did not hold; nothing is written.
+    """
+    clock = Clock(progress)
+    paths = _paths(out)
+    files.check_targets(paths, _source_path(model))
+    if not isinstance(plan, Plan):
+        plan = plans.read(Path(plan))
+    if not isinstance(model, (nn.Module, Subject)) and not settings.get("input"):
+        settings["input"] = plan.inputs
+    with clock.stage("load"):
+        subject = load(model, example, **settings)
+        _check_owner(plan, subject)
+    return _finish(subject, carry_out(subject, plan, clock), paths, clock)
+
+
+def inspect(
+    model: Model, example: Any = None, *, progress: Progress | None = None, **settings: Unpack[Settings]
+) -> Inspection:
+    """Find every group of coupled channels, what it costs, and whether it can be pruned.
+
+    Args are those of `prune`, of which only align, min_keep, ignore and the fields of Source matter.
+    """
+    clock = Clock(progress)
+    config.check_names(settings)
+    options = config.pick(Options, settings)
+    with clock.stage("load"):
+        subject = load(model, example, **settings)
+    with clock.stage("trace"):
+        graph = find_groups(subject, options)
+    whole = cost.evaluate(graph.cost.macs, graph.full)
+    parts = [cost.share_of_group(graph.cost.macs, graph.full, g) for g in range(len(graph.groups))]
+    return Inspection(
+        model=subject.name,
+        inputs=tuple(describe(value) for value in subject.inputs),
+        groups=graph.groups,
+        shares=tuple(part / whole if whole else 0.0 for part in parts),
+        full=cost.costs(graph.cost, graph.full),
+        least=cost.costs(graph.cost, graph.least),
+        uncounted=graph.uncounted,
+        notes=(*subject.notes, *graph.notes),
+    )
+
+
+# --- what the functions above share
+
+
+def _prepare(settings: Settings, out: Paths, model: Model) -> tuple[Budget, Options, tuple[Path, ...]]:
+    """Refuse what can't work before anything is loaded."""
+    config.check_names(settings)
+    budget, options = config.pick(Budget, settings), config.pick(Options, settings)
+    table.check_name(options.score)
+    paths = _paths(out)
+    files.check_targets(paths, _source_path(model))
+    return budget, options, paths
+
+
+def _paths(out: Paths) -> tuple[Path, ...]:
+    return (Path(out),) if isinstance(out, (str, os.PathLike)) else tuple(Path(path) for path in out)
+
+
+def _source_path(model: Model) -> Path | None:
+    return Path(model) if isinstance(model, (str, os.PathLike)) else None
+
+
+def _check_owner(plan: Plan, subject: Subject) -> None:
+    """Refuse a plan that was made for something else."""
+    here = digest.model_id(subject)
+    if here.architecture != plan.model.architecture:
+        raise PlanError(
+            f"the plan was made for another architecture: {plan.model.name} "
+            f"({plan.model.architecture[:12]}), not {here.name} ({here.architecture[:12]})",
+            hint="make a plan for this model with `peel plan`",
+        )
+    if here.weights != plan.model.weights:
+        raise PlanError(
+            f"the plan was made for other weights of {here.name}: {plan.model.weights[:12]}, not {here.weights[:12]}",
+            hint="make a plan for these weights with `peel plan`",
+        )
+
+
+def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], clock: Clock) -> Pruned:
+    """Write what was asked for, and put the record together."""
+    if settled.failed or settled.after is None:
+        raise failure(settled)
+    artifacts: tuple[Artifact, ...] = ()
+    checks = settled.checks
+    if paths:
+        slim = replace(subject, module=settled.slim)
+        with clock.stage("export"):
+            artifacts, more = targets.write(slim, settled.plan, settled.after, paths)
+        checks = (*checks, *more)
+    run = Run(
+        version=peelcli.__version__,
+        plan=settled.plan,
+        after=settled.after,
+        checks=checks,
+        artifacts=artifacts,
+        seconds=clock.seconds,
+        uncounted=settled.uncounted,
+        notes=settled.plan.notes,
+    )
+    return Pruned(settled.slim, run)

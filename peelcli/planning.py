@@ -1,0 +1,197 @@
+"""From a subject and a budget to a plan that is proven on a copy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from peelcli import plans, proving
+from peelcli.allocation.allocate import allocate
+from peelcli.allocation.select import keep_best
+from peelcli.config import Budget, Options
+from peelcli.errors import CheckFailed
+from peelcli.graph import cost, trace
+from peelcli.graph.legal import Legality
+from peelcli.records import ChannelGraph, Check, Costs, Cut, GroupScore, Limit, Locked, Plan, Scores, Subject
+from peelcli.scoring import table
+from peelcli.sources import digest
+from peelcli.sources.inputs import describe
+from peelcli.surgery import verify
+from peelcli.surgery.prune import apply_cuts
+
+Progress = Callable[[str], None]
+REPLANS = 5  # plans that are tried, each with the broken groups of the one before locked
+
+
+class Clock:
+    """Wall time by stage, and word to the caller when a stage starts."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._tell = progress or (lambda _stage: None)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what runs inside."""
+        self._tell(name)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A plan, the model that it makes, and the proofs so far.
+
+    Attributes:
+        after: what the slim model costs by independent counters; None where it does not run.
+    """
+
+    plan: Plan
+    slim: nn.Module
+    after: Costs | None
+    checks: tuple[Check, ...]
+    uncounted: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that did not hold."""
+        return tuple(check for check in self.checks if check.ok is False)
+
+
+def find_groups(subject: Subject, options: Options) -> ChannelGraph:
+    """Trace the model under the options' wishes on widths."""
+    return trace.trace(subject, Legality(options.align, options.min_keep), options.ignore)
+
+
+def settle(subject: Subject, budget: Budget, options: Options, clock: Clock) -> Settled:
+    """Plan, cut a copy and prove it; where a group breaks the proof, lock it and plan again.
+
+    Returns:
+        What came of the last try; its failed checks say whether that is right.
+    """
+    with clock.stage("trace"):
+        graph = find_groups(subject, options)
+        before = cost.costs(graph.cost, graph.full)
+    with clock.stage("digest"):
+        owner = digest.model_id(subject)
+    with clock.stage("score"):
+        scores = _score(subject, graph, options)
+    limits = bounds = _limits(budget, before)
+    for tries_left in reversed(range(REPLANS)):
+        with clock.stage("allocate"):
+            widths = allocate(graph, scores, bounds, options.allocate, options.pool, options.tau)
+        made = Plan(
+            model=owner,
+            inputs=tuple(describe(value) for value in subject.inputs),
+            settings=_described(budget, options, scores),
+            budget=limits,
+            before=before,
+            predicted=cost.costs(graph.cost, widths),
+            cuts=_cuts(graph, scores, widths),
+            notes=(*subject.notes, *graph.notes, *scores.notes, *_met(graph, widths)),
+        )
+        settled = replace(carry_out(subject, made, clock), uncounted=graph.uncounted)
+        if not settled.failed or not tries_left:
+            break
+        if settled.after and all(check.name == "budget_thop_macs" for check in settled.failed):
+            bounds = _tightened(bounds, settled.after)
+            continue
+        with clock.stage("verify"):
+            broken = proving.broken_groups(subject, made.cuts, partial(_predict, graph), options.seed)
+        reason = Locked(f"cutting it breaks the proof ({_told(settled.failed[0])})", "please report the model")
+        graph = trace.lock(graph, broken, reason)
+    return settled
+
+
+def carry_out(subject: Subject, plan: Plan, clock: Clock) -> Settled:
+    """Cut a copy as planned and make all proofs that need no file."""
+    with clock.stage("surgery"):
+        slim = apply_cuts(subject.module, plan.cuts)
+    with clock.stage("verify"):
+        try:
+            after = proving.counted(subject, slim)
+        except Exception as error:  # whatever a forward raises when its shapes don't fit
+            note = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            return Settled(plan, slim, None, (Check("slim_model_runs", False, note=note),))
+        checks = (
+            *proving.prediction_checks(plan.predicted, after),
+            *proving.budget_checks(after, plan.budget),
+            verify.equivalence(subject, slim, plan.cuts),
+        )
+    return Settled(plan, slim, after, checks)
+
+
+def failure(settled: Settled) -> CheckFailed:
+    """The first check that did not hold, as an error."""
+    return CheckFailed(
+        f"{_told(settled.failed[0])}; nothing was written",
+        hint="lock layers with --ignore, see them with `peel inspect`, and report the model",
+    )
+
+
+def _told(check: Check) -> str:
+    value = "" if check.value is None else f" is {check.value:.3g}, allowed is {check.tolerance:.3g}"
+    return f"{check.name}{value or ' failed'}{': ' + check.note if check.note else ''}"
+
+
+def _score(subject: Subject, graph: ChannelGraph, options: Options) -> Scores:
+    """Scores as they stand in a plan file, so that a plan read back is the plan that was made."""
+    scores = table.score(subject, graph, options.score, options.seed)
+    groups = tuple(GroupScore(score.channels, plans.rounded(score.layer)) for score in scores.groups)
+    return replace(scores, groups=groups)
+
+
+def _limits(budget: Budget, before: Costs) -> tuple[Limit, ...]:
+    """The budget in absolute numbers: --flops holds under both counts, each against its own original."""
+    limits = []
+    if budget.flops is not None:
+        limits.append(Limit("macs", budget.flops.of(before.macs)))
+        limits.append(Limit("thop_macs", budget.flops.of(before.thop_macs)))
+    if budget.params is not None:
+        limits.append(Limit("params", budget.params.of(before.params)))
+    return tuple(limits)
+
+
+def _tightened(limits: Sequence[Limit], after: Costs) -> tuple[Limit, ...]:
+    """Plan for less where thop counts what no formula here has, by as much as it was over."""
+    return tuple(
+        replace(limit, bound=limit.bound - max(0, getattr(after, limit.count) - limit.bound)) for limit in limits
+    )
+
+
+def _cuts(graph: ChannelGraph, scores: Scores, widths: Sequence[int]) -> tuple[Cut, ...]:
+    return tuple(
+        Cut(group, width, keep_best(group, score.channels, width), score.layer)
+        for group, score, width in zip(graph.groups, scores.groups, widths, strict=True)
+    )
+
+
+def _described(budget: Budget, options: Options, scores: Scores) -> tuple[tuple[str, str], ...]:
+    """Every setting that decides the plan, as text; the score by the name that "auto" stood for."""
+    values = {**budget.model_dump(exclude_none=True), **options.model_dump(), "score": scores.scorer}
+    return tuple(sorted((name, _text(value)) for name, value in values.items()))
+
+
+def _text(value: Any) -> str:
+    return " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _predict(graph: ChannelGraph, cuts: Sequence[Cut]) -> Costs:
+    """What the model costs when just these cuts are made."""
+    widths = {cut.group.name: cut.width for cut in cuts}
+    return cost.costs(graph.cost, tuple(widths.get(group.name, group.full) for group in graph.groups))
+
+
+def _met(graph: ChannelGraph, widths: Sequence[int]) -> tuple[str, ...]:
+    if tuple(widths) == graph.full:
+        return ("the model already meets the budget: nothing was cut",)
+    return ()
