@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -13,18 +13,51 @@ from torch.utils import _pytree as pytree
 
 
 def meta_copy(module: nn.Module) -> nn.Module:
-    """A copy of a module in eval mode whose tensors have shapes but no memory (device "meta").
+    """Copy a module with every tensor replaced by an empty one on the meta device.
 
-    Parameters require gradients where their dtype allows it, whatever the original's flags: a frozen layer is
-    traced like any other.
+    Args:
+        module: left as it is; no memory is used for its weights.
+
+    Returns:
+        The copy, with the same mode, flags and tied parameters. Tensors that modules keep in plain attributes, lists
+        or dicts are replaced as well. Modules that refuse to be copied raise what they raise.
     """
     memo: dict[int, Any] = {}
-    for parameter in module.parameters():
-        empty = torch.empty_like(parameter, device="meta", requires_grad=False)
-        memo[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.is_floating_point())
-    for buffer in module.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(module, memo).eval()
+    for tensor in _all_tensors(module):
+        if id(tensor) not in memo:
+            memo[id(tensor)] = _empty(tensor)
+    return copy.deepcopy(module, memo)
+
+
+def tracing_copy(module: nn.Module) -> nn.Module:
+    """A meta copy in eval mode with gradients on: a frozen layer, or one in train mode, is traced like any other."""
+    double = meta_copy(module).eval()
+    for parameter in double.parameters():
+        parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
+    return double
+
+
+def _empty(tensor: torch.Tensor) -> torch.Tensor:
+    plain = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(plain, requires_grad=tensor.requires_grad)
+    return plain
+
+
+def _all_tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    for child in module.modules():
+        for value in vars(child).values():
+            yield from _inside(value)
+
+
+def _inside(value: Any) -> Iterator[torch.Tensor]:
+    """Tensors in a value: itself, or one level of list, tuple, set or dict (parameters and buffers are in dicts)."""
+    values: Iterable[Any] = (value,)
+    if isinstance(value, dict):
+        values = value.values()
+    elif isinstance(value, (list, tuple, set)):
+        values = value
+    yield from (inner for inner in values if isinstance(inner, torch.Tensor))
 
 
 def to_meta(inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -51,8 +51,8 @@ def grow(meter: Meter, backbone: Wishes, scores: Sequence[float], tau: float) ->
         tau: how strongly scores decide; 0 grows all groups alike.
 
     Returns:
-        width_g = min(full_g, backbone_g * (1 + lambda * share_g * G)) with the largest lambda within the limits; G counts the
-        groups with a choice. A group that is full returns its share to the pool, because lambda then
+        width_g = min(full_g, backbone_g * (1 + lambda * share_g * G)) with the largest lambda within the limits, where
+        G counts the groups with a choice. A group that is full returns its share to the pool, because lambda then
         grows for the others.
     """
     part = shares(meter, scores, tau)

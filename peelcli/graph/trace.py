@@ -29,7 +29,7 @@ from peelcli.records import (
     Subject,
     Term,
 )
-from peelcli.tensors import meta_copy, named_tensors, one_sample, parent_of, to_meta
+from peelcli.tensors import named_tensors, one_sample, parent_of, to_meta, tracing_copy
 
 
 def trace(subject: Subject, legality: Legality, ignore: Sequence[str] = ()) -> ChannelGraph:
@@ -46,16 +46,16 @@ def trace(subject: Subject, legality: Legality, ignore: Sequence[str] = ()) -> C
     """
     inputs = to_meta(one_sample(subject.inputs))
     try:
-        log = record_ops(meta_copy(subject.module), inputs)
+        log = record_ops(tracing_copy(subject.module), inputs)
     except Exception as error:  # whatever a user's forward raises
         raise TraceError(f"the model can't run on shapes alone: {type(error).__name__}: {error}") from error
-    layers = meta_copy(subject.module)
+    layers = tracing_copy(subject.module)
     components = depgraph.find_components(layers, inputs)
     drafts = [_draft(component, layers) for component in components]
     _lock_overlaps(drafts)
     _lock_ignored(drafts, ignore)
     groups = tuple(_finish(draft, legality) for draft in drafts)
-    model, notes = _cost_model(meta_copy(subject.module), inputs, groups, components, log)
+    model, notes = _cost_model(tracing_copy(subject.module), inputs, groups, components, log)
     return ChannelGraph(groups, model, uncounted=tuple(sorted(log.uncounted)), notes=notes)
 
 

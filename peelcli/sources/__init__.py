@@ -1,0 +1,1 @@
+"""Any model file or name -> Subject; start at load.py."""

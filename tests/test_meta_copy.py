@@ -1,0 +1,69 @@
+"""Copies without weights."""
+
+import torch
+from torch import nn
+
+from peelcli.sources import trial
+from peelcli.tensors import meta_copy
+
+
+def test_no_weights_same_structure():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).half().eval()
+    model[0].weight.requires_grad_(False)
+    double = meta_copy(model)
+    assert all(tensor.is_meta for tensor in double.state_dict().values())
+    assert not any(tensor.is_meta for tensor in model.state_dict().values())
+    assert {n: (t.shape, t.dtype) for n, t in double.state_dict().items()} == {
+        n: (t.shape, t.dtype) for n, t in model.state_dict().items()
+    }
+    assert not double.training
+    assert [p.requires_grad for p in double.parameters()] == [False, True, True, True]
+
+
+def test_ties_and_plain_attributes():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    model.scale, model.many = torch.ones(3), [torch.ones(2), "x"]
+    model.grown = model[0].weight * 2  # no leaf: an ordinary deep copy refuses it
+    double = meta_copy(model)
+    assert double[1].weight is double[0].weight
+    assert double.scale.is_meta
+    assert double.many[0].is_meta
+    assert double.grown.is_meta
+    assert not model.scale.is_meta
+
+
+def test_no_memory_is_used_for_a_huge_model():
+    with torch.device("meta"):
+        model = nn.Linear(10**6, 10**6)
+    assert meta_copy(model).weight.shape == (10**6, 10**6)
+
+
+def test_trials_leave_the_module_as_it_was():
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5)).train()
+    state = torch.get_rng_state()
+    assert trial.complaint(model, (torch.ones(1, 3),)) is None
+    assert trial.complaint(model, (torch.ones(1, 4),)) == "running_mean should contain 4 elements not 3"
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model[0].num_batches_tracked == 0
+    assert model.training
+
+
+def test_tensors_made_in_forward_follow():
+    class Adds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.fc(x) + torch.arange(3)
+
+    assert trial.on_meta(Adds())((torch.zeros(1, 3),)) is None
+
+
+def test_a_module_that_can_not_be_copied_says_so():
+    class Stubborn(nn.Linear):
+        def __deepcopy__(self, memo):
+            raise RuntimeError("no copies")
+
+    assert trial.complaint(Stubborn(3, 3), (torch.zeros(1, 3),)) == "the module can't be copied: no copies"
