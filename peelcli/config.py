@@ -90,7 +90,13 @@ class Budget(BaseModel):
 
 def _read_align(value: Any) -> Any:
     """TOML and Python give ints, the command line gives text; both mean the same."""
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if number != "auto" and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+        raise ValueError("widths can be aligned to auto, or to a whole number from 1 on")
+    return number
+
+
+Align = Annotated[int | Literal["auto"], BeforeValidator(_read_align)]
 
 
 class Options(BaseModel):
@@ -99,9 +105,7 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     score: str = Field("auto", description="how informative channels and layers are: see `peel plan --help`")
     allocate: Allocator = Field("peel", description="peel, or the controls uniform and greedy")
-    align: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], BeforeValidator(_read_align)] = Field(
-        "auto", description="widths in multiples of N; auto: 16, less in narrow groups"
-    )
+    align: Align = Field("auto", description="widths in multiples of N; auto: 16, less in narrow groups")
     min_keep: float = Field(0.1, gt=0, le=1, description="least share of a group's channels that stays")
     ignore: tuple[str, ...] = Field((), description="glob patterns of layers whose width must not change")
     pool: float = Field(0.5, gt=0, lt=1, description="share of the budget that is reallocated by score")

@@ -16,20 +16,19 @@ from torch import nn
 from typing_extensions import Unpack
 
 import peelcli
-from peelcli import config, files, plans
-from peelcli.config import Budget, Options, Settings, Source
+from peelcli import config, files, plans, request
+from peelcli.config import Options, Settings, Source
 from peelcli.errors import PlanError, UsageError
 from peelcli.export import targets
 from peelcli.graph import cost
 from peelcli.planning import Clock, Progress, Settled, carry_out, failure, find_groups, settle
 from peelcli.records import Artifact, Inspection, Plan, Run, Subject
-from peelcli.scoring import table
+from peelcli.request import Paths
 from peelcli.sources import digest
 from peelcli.sources import load as model_files
 from peelcli.sources.inputs import describe
 
 Model = nn.Module | Subject | str | os.PathLike[str]
-Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 class Pruned(NamedTuple):
@@ -87,11 +86,10 @@ def prune(
         PeelError: anything else that the user can mend.
     """
     clock = Clock(progress)
-    budget, options, paths = _prepare(settings, out, model)
+    wanted = request.check(model, settings, out)
     with clock.stage("load"):
         subject = load(model, example, **settings)
-    settled = settle(subject, budget, options, clock)
-    return _finish(subject, settled, paths, clock)
+    return _finish(subject, settle(subject, wanted.budget, wanted.options, clock), wanted.paths, clock)
 
 
 def plan(
@@ -122,17 +120,14 @@ def plan_run(
 ) -> Run:
     """The same as `plan`, with the proofs and the time that it took."""
     clock = Clock(progress)
-    budget, options, _ = _prepare(settings, (), model)
-    path = Path(out) if out is not None else None
-    if path is not None:
-        files.check_targets([path], _source_path(model), files.PLAN_SUFFIXES)
+    wanted = request.check(model, settings, () if out is None else out, files.PLAN_SUFFIXES)
     with clock.stage("load"):
         subject = load(model, example, **settings)
-    pruned = _finish(subject, settle(subject, budget, options, clock), (), clock)
-    if path is None:
-        return pruned.run
-    files.write_text_atomically(path, plans.to_json(pruned.run.plan))
-    return replace(pruned.run, artifacts=(Artifact(str(path), "plan", path.stat().st_size),))
+    run = _finish(subject, settle(subject, wanted.budget, wanted.options, clock), (), clock).run
+    for path in wanted.paths:
+        files.write_text_atomically(path, plans.to_json(run.plan))
+    written = (Artifact(str(path), "plan", path.stat().st_size) for path in wanted.paths)
+    return replace(run, artifacts=tuple(written))
 
 
 def apply(
@@ -159,8 +154,7 @@ def apply(
         CheckFailed: a proof did not hold; nothing is written.
     """
     clock = Clock(progress)
-    paths = _paths(out)
-    files.check_targets(paths, _source_path(model))
+    paths = request.check_outputs(model, settings, out)
     if not isinstance(plan, Plan):
         plan = plans.read(Path(plan))
     if not isinstance(model, (nn.Module, Subject)) and not settings.get("input"):
@@ -200,24 +194,6 @@ def inspect(
 
 
 # --- what the functions above share
-
-
-def _prepare(settings: Settings, out: Paths, model: Model) -> tuple[Budget, Options, tuple[Path, ...]]:
-    """Refuse what can't work before anything is loaded."""
-    config.check_names(settings)
-    budget, options = config.pick(Budget, settings), config.pick(Options, settings)
-    table.check_name(options.score)
-    paths = _paths(out)
-    files.check_targets(paths, _source_path(model))
-    return budget, options, paths
-
-
-def _paths(out: Paths) -> tuple[Path, ...]:
-    return (Path(out),) if isinstance(out, (str, os.PathLike)) else tuple(Path(path) for path in out)
-
-
-def _source_path(model: Model) -> Path | None:
-    return Path(model) if isinstance(model, (str, os.PathLike)) else None
 
 
 def _check_owner(plan: Plan, subject: Subject) -> None:

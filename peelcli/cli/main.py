@@ -88,7 +88,10 @@ def prune(
     Example: peel prune model.pt --flops 1G --out slim.onnx
     """
     given = _settings(locals())
-    from peelcli import pipeline
+    from peelcli import request  # pydantic loads here
+
+    request.check(model, given, out or ())
+    from peelcli import pipeline  # torch loads here, after a typo was told
 
     with console.working() as progress:
         pruned = pipeline.prune(model, out=out or (), progress=progress, **given)
@@ -122,6 +125,9 @@ def plan(
     Example: peel plan model.pt --flops 50% --out plan.json
     """
     given = _settings(locals())
+    from peelcli import files, request
+
+    request.check(model, given, out, files.PLAN_SUFFIXES)
     from peelcli import pipeline
 
     with console.working() as progress:
@@ -146,11 +152,15 @@ def apply(
 
     Example: peel apply model.pt plan.json --out slim.onnx
     """
-    given = _settings(locals())
+    given = _source_only(_settings(locals()))
+    from peelcli import plans, request
+
+    request.check_outputs(model, given, out or ())
+    decided = plans.read(plan)
     from peelcli import pipeline
 
     with console.working() as progress:
-        pruned = pipeline.apply(model, plan, out=out or (), progress=progress, **_source_only(given))
+        pruned = pipeline.apply(model, decided, out=out or (), progress=progress, **given)
     _show_run(pruned.run, output_format)
 
 
