@@ -1,0 +1,1 @@
+"""Slim models as files, each proven before it gets its name."""

@@ -1,0 +1,93 @@
+"""Other inputs than the example: other values, other batch sizes, still legal for the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from peelcli.tensors import tensors_in
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """The positional arguments of one forward call.
+
+    Attributes:
+        arguments: tensors, or nests of them; what is no tensor is a constant.
+        batch: the leading size that the first tensor has; 0 where there is none.
+    """
+
+    arguments: tuple[Any, ...]
+    batch: int
+
+    @classmethod
+    def of(cls, arguments: tuple[Any, ...]) -> Example:
+        """Take the batch from the first tensor that has a dimension."""
+        shaped = [tensor for tensor in tensors_in(arguments) if tensor.dim()]
+        return cls(arguments, shaped[0].shape[0] if shaped else 0)
+
+    def is_batched(self, leaf: Any) -> bool:
+        """Whether a value is a tensor whose leading dimension is the batch."""
+        return bool(self.batch) and isinstance(leaf, torch.Tensor) and leaf.dim() > 0 and leaf.shape[0] == self.batch
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All tensors, in the order in which a graph takes them."""
+        return tensors_in(self.arguments)
+
+    def resized(self, batch: int) -> Example:
+        """The same values, rows repeated or left out, so that the batch is `batch`."""
+        rows = [row % self.batch for row in range(batch)] if self.batch else []
+        return Example(self._mapped(lambda leaf: leaf[rows]), batch if self.batch else 0)
+
+    def shuffled(self, batch: int, seed: int) -> Example:
+        """Other values at another batch size.
+
+        Floating tensors get the example's own values in another order, so that they keep their range (new normal
+        ones where the example is constant). Integers and booleans get the example's rows in another order: an index,
+        a length or a mask stays legal.
+
+        Args:
+            batch: rows; ignored where the example has no batch.
+            seed: of the order.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        resized = self.resized(batch) if self.batch else self
+        return Example(
+            pytree.tree_map(lambda leaf: _shuffled(leaf, resized.is_batched(leaf), generator), resized.arguments),
+            resized.batch,
+        )
+
+    def to(self, dtype: torch.dtype) -> Example:
+        """Floating tensors in another precision."""
+
+        def convert(leaf: Any) -> Any:
+            return leaf.to(dtype) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
+
+        return Example(pytree.tree_map(convert, self.arguments), self.batch)
+
+    def _mapped(self, change: Any) -> tuple[Any, ...]:
+        mapped: tuple[Any, ...] = pytree.tree_map(
+            lambda leaf: change(leaf) if self.is_batched(leaf) else leaf, self.arguments
+        )
+        return mapped
+
+
+def _shuffled(leaf: Any, is_batched: bool, generator: torch.Generator) -> Any:
+    if not isinstance(leaf, torch.Tensor) or not leaf.numel():
+        return leaf
+    if leaf.is_floating_point():
+        flat = leaf.detach().flatten()
+        if bool((flat == flat[0]).all()):
+            return torch.randn(leaf.shape, generator=generator).to(leaf.dtype)
+        return flat[torch.randperm(flat.numel(), generator=generator)].reshape(leaf.shape)
+    return leaf[torch.randperm(leaf.shape[0], generator=generator)] if is_batched else leaf
+
+
+def run(module: torch.nn.Module, example: Example) -> list[torch.Tensor]:
+    """One forward call without gradients; random layers draw the same numbers each time."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return tensors_in(module(*example.arguments))

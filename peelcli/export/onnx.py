@@ -1,0 +1,375 @@
+"""One ONNX file: dynamic batch where the model allows it, proven against onnxruntime before anyone sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+import inspect
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from peelcli import files
+from peelcli.errors import CheckFailed, ExportError
+from peelcli.export.inputs import Example, run
+from peelcli.export.modules import byte_size, evaluated, precisions, relative_difference
+from peelcli.records import Check, Subject
+from peelcli.tensors import named_tensors, tensors_in
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+BATCHES = (2, 1, 3)  # 2 first: the size that is exported (the exporter specialises a batch of 1)
+LARGEST = 2**31 - 1  # bytes in one protobuf message
+TOLERANCE = 1e-4
+HALF_TOLERANCE = 2e-2  # twenty times the spacing of float16 at 1
+_RUNNABLE = {torch.float32, torch.float16}  # what onnxruntime has kernels for on a CPU, casts included
+
+
+class _Unfit(Exception):
+    """onnxruntime can't run what was exported; another way of exporting may do."""
+
+
+class _NotExportable(ExportError):
+    """The exporter can't express the model; with a fixed batch it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """An input, and what torch makes of it."""
+
+    example: Example
+    outputs: list[torch.Tensor]
+
+
+def require() -> None:
+    """Refuse early where the packages are missing.
+
+    Raises:
+        ExportError: with the command that installs them.
+    """
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExportError(f"writing .onnx needs {', '.join(missing)}", hint=f"pip install {' '.join(missing)}")
+
+
+def write(slim: Subject, metadata: Mapping[str, str], path: Path, name: str) -> tuple[Check, ...]:
+    """Export a model in eval mode to one ONNX file and prove it.
+
+    Args:
+        slim: not changed. Inputs that share the leading size of the first one get a dynamic batch.
+        metadata: goes into the file's metadata_props.
+        path: the staged file.
+        name: how the file is called in messages.
+
+    Returns:
+        The checks that held: `onnx_checker`, `onnx_parity`, `dynamic_batch`, and `onnx_precision` where the file has
+        another precision than the model.
+
+    Raises:
+        ExportError: the model can't be expressed in ONNX, or not in one file.
+        CheckFailed: the file is not right, or onnxruntime's outputs are not torch's.
+    """
+    require()
+    example = Example.of(slim.inputs)
+    own = precisions(slim.module)
+    foreign = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in own - {torch.float32}))
+    ways = [*([None] if own <= _RUNNABLE else []), *([torch.float32] if foreign else [])]
+    problem = ""
+    for precision in ways:
+        inputs = example if precision is None else example.to(precision)
+        try:
+            checks = _write_in(evaluated(slim.module, precision), inputs, metadata, path, name)
+        except _Unfit as error:
+            problem = str(error)
+            continue
+        if precision is None:
+            return checks
+        note = f"onnxruntime can't run {foreign} on a CPU: the file is in float32, its inputs and outputs too"
+        return (*checks, Check("onnx_precision", None, note=note))
+    raise CheckFailed(f"onnxruntime does not run {name}: {problem}; nothing was written")
+
+
+def _write_in(
+    module: nn.Module, example: Example, metadata: Mapping[str, str], path: Path, name: str
+) -> tuple[Check, ...]:
+    """Dynamic batch if that can be had, else the example's own."""
+    if byte_size(module) > LARGEST:
+        raise ExportError(
+            f"the weights need {byte_size(module) / 1e9:.1f} GB, one ONNX file holds at most 2 GB",
+            hint="write .safetensors or .pt with --out",
+        )
+    if not example.batch:
+        reason = "no input has a batch dimension"
+    else:
+        try:
+            cases = _cases(module, example, BATCHES)
+        except Exception as error:  # the user's own code: anything can come out of it
+            reason = f"the model itself fails at another batch size: {_reason(error)}"
+        else:
+            try:
+                checks = _attempt(module, example.resized(BATCHES[0]), cases, metadata, path, name, dynamic=True)
+                sizes = ", ".join(map(str, sorted(BATCHES)))
+                return (*checks, Check("dynamic_batch", True, note=f"batch sizes {sizes}"))
+            except (_Unfit, _NotExportable, CheckFailed) as error:
+                reason = str(error)
+    cases = _cases(module, example, (example.batch,) * len(BATCHES))
+    checks = _attempt(module, example, cases, metadata, path, name, dynamic=False)
+    size = f"the batch is fixed to {example.batch}" if example.batch else "the shapes are fixed"
+    return (*checks, Check("dynamic_batch", None, note=f"not available, {size}: {reason}"))
+
+
+def _cases(module: nn.Module, example: Example, batches: Iterable[int]) -> tuple[_Case, ...]:
+    """What torch makes of other inputs; on a copy, since some models keep tensors between calls."""
+    copied = evaluated(module)
+    examples = (example.shuffled(batch, seed) for seed, batch in enumerate(batches))
+    return tuple(_Case(other, run(copied, other)) for other in examples)
+
+
+def _attempt(
+    module: nn.Module,
+    example: Example,
+    cases: Sequence[_Case],
+    metadata: Mapping[str, str],
+    path: Path,
+    name: str,
+    *,
+    dynamic: bool,
+) -> tuple[Check, ...]:
+    inputs, outputs = _names(module, example, len(cases[0].outputs))
+    proto = _export(module, example, inputs, outputs, dynamic)
+    _strip(proto)
+    _name_batch(proto)
+    _label(proto, metadata)
+    files.write_bytes(path, _serialised(proto))
+    opset = next((entry.version for entry in proto.opset_import if not entry.domain), 0)
+    del proto
+    _check_file(path, name)
+    file_is_right = Check("onnx_checker", True, note=f"opset {opset}")
+    worst = _parity(path, inputs, cases)
+    tolerance = HALF_TOLERANCE if torch.float16 in precisions(module) else TOLERANCE
+    if not worst <= tolerance:
+        raise CheckFailed(
+            f"onnxruntime and torch differ by {worst:.1e} (relative), more than {tolerance:.0e}: {name} is not written",
+            hint="please report this with the model's source; .pt and .safetensors are not affected",
+        )
+    if not any(output.any() for case in cases for output in case.outputs):
+        return file_is_right, Check("onnx_parity", None, note="every output is zero, nothing to compare")
+    return file_is_right, Check("onnx_parity", True, worst, tolerance)
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+def _export(
+    module: nn.Module, example: Example, inputs: list[str], outputs: list[str], dynamic: bool
+) -> onnx.ModelProto:
+    """Run torch's exporter, without its chatter and its files."""
+    try:
+        with _quiet(), _no_collection():
+            program = torch.onnx.export(
+                evaluated(module),
+                example.arguments,
+                dynamo=True,
+                dynamic_shapes=_dynamic_shapes(module, example) if dynamic else None,
+                input_names=inputs,
+                output_names=outputs,
+                external_data=False,
+                verbose=False,
+            )
+            assert program is not None, "the exporter returns a program where it is given no file"
+            proto: onnx.ModelProto = program.model_proto
+    except Exception as error:  # the exporter and the user's forward can raise anything
+        raise _NotExportable(
+            f"the model can't be exported to ONNX: {_reason(error)}",
+            hint="write .pt or .safetensors with --out, or make this line of the model exportable",
+        ) from error
+    return proto
+
+
+def _dynamic_shapes(module: nn.Module, example: Example) -> dict[str, Any]:
+    batch = torch.export.Dim("batch")
+    bound = _bound(module, example)
+    shapes: dict[str, Any] = pytree.tree_map(lambda leaf: {0: batch} if example.is_batched(leaf) else None, bound)
+    return shapes
+
+
+def _bound(module: nn.Module, example: Example) -> dict[str, Any]:
+    """Positional arguments by the name that `forward` gives them."""
+    return dict(inspect.signature(module.forward).bind(*example.arguments).arguments)
+
+
+def _names(module: nn.Module, example: Example, outputs: int) -> tuple[list[str], list[str]]:
+    """Names of the graph's inputs and outputs.
+
+    `input` for a single tensor, else forward's argument names, numbered where one holds several; `output`, or
+    `output_0` and so on.
+    """
+    stems: list[str] = []
+    for name, value in _bound(module, example).items():
+        held = len(tensors_in(value))
+        stems.extend(_numbered(name, held))
+    used = {key for key, _ in named_tensors(module)}
+    inputs = [_free(stem, used) for stem in (["input"] if len(stems) == 1 else stems)]
+    return inputs, [_free(stem, used) for stem in _numbered("output", outputs)]
+
+
+def _numbered(stem: str, count: int) -> list[str]:
+    return [stem] if count == 1 else [f"{stem}_{position}" for position in range(count)]
+
+
+def _free(name: str, used: set[str]) -> str:
+    """A name that nothing else in the graph has; it counts as used from now on."""
+    while name in used:
+        name += "_"
+    used.add(name)
+    return name
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No prints, warnings and log lines of the exporter: they are about its insides. stderr stays for progress."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """An export makes millions of objects that live on; looking through them again and again takes a tenth of it."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _serialised(proto: onnx.ModelProto) -> bytes:
+    try:
+        return bytes(proto.SerializeToString(deterministic=True))
+    except Exception as error:  # protobuf raises different types for a message that is too long
+        raise ExportError(
+            f"the model does not fit into one ONNX file: {_reason(error)}", hint="write .safetensors or .pt with --out"
+        ) from error
+
+
+# --- the file's content -----------------------------------------------------------------------------------------------
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Remove stack traces and doc strings: they hold paths of the user's machine."""
+    messages: list[Any] = [proto, *proto.functions]
+    for graph in _graphs(proto):
+        messages += [graph, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    for node in _nodes(proto):
+        messages += [node, *node.attribute]
+    for message in messages:
+        for field in ("doc_string", "metadata_props"):
+            if field in message.DESCRIPTOR.fields_by_name:
+                message.ClearField(field)
+
+
+def _name_batch(proto: onnx.ModelProto) -> None:
+    """Call the batch "batch" in all shapes; the exporter forgets the name where an argument is no tensor."""
+    sizes = [value.type.tensor_type.shape.dim[:1] for value in proto.graph.input]
+    symbols = [size.dim_param for first in sizes for size in first if size.dim_param]
+    for graph in _graphs(proto) if symbols else ():
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            for size in value.type.tensor_type.shape.dim:
+                if size.dim_param:
+                    size.dim_param = re.sub(rf"\b{re.escape(symbols[0])}\b", "batch", size.dim_param)
+
+
+def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """The graph, and those inside its nodes."""
+    yield proto.graph
+    for node in _nodes(proto):
+        for attribute in node.attribute:
+            yield from (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else []))
+
+
+def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of functions and of graphs inside nodes included."""
+    waiting = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for attribute in node.attribute:
+            for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                waiting += graph.node
+
+
+def _label(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
+    for key, value in sorted(metadata.items()):
+        proto.metadata_props.add(key=key, value=value)
+
+
+# --- proof ------------------------------------------------------------------------------------------------------------
+
+
+def _check_file(path: Path, name: str) -> None:
+    from onnx import checker
+
+    try:
+        checker.check_model(str(path), full_check=True)
+    except Exception as error:  # checker.ValidationError and what shape inference raises
+        raise CheckFailed(f"onnx.checker refuses {name}: {_reason(error)}, nothing was written") from error
+
+
+def _parity(path: Path, names: list[str], cases: Iterable[_Case]) -> float:
+    """The largest relative difference between onnxruntime and torch over all cases.
+
+    Raises:
+        _Unfit: onnxruntime can't load or run the file.
+    """
+    session = _session(path)
+    known = {value.name for value in session.get_inputs()}
+    worst = 0.0
+    for case in cases:
+        tensors = zip(names, case.example.tensors(), strict=True)
+        feed = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors if name in known}
+        try:
+            found = session.run(None, feed)
+        except Exception as error:  # onnxruntime's own types, one for each status code
+            raise _Unfit(f"{_reason(error)} (batch size {case.example.batch})") from error
+        worst = max(worst, relative_difference([torch.as_tensor(value) for value in found], case.outputs))
+    return worst
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # its errors come back as exceptions
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise _Unfit(_reason(error)) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The root cause in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

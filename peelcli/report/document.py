@@ -1,0 +1,88 @@
+"""A run as one JSON document; keys are added over time, never renamed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from peelcli.records import Check, Costs, Cut, Run
+
+
+def document(run: Run) -> dict[str, Any]:
+    """A run as plain dicts, lists, strings and numbers.
+
+    `used` is the share of each bound that the slim model takes, 0 to 1. A check's `ok` is null where its two sides
+    can't be compared.
+    """
+    bounds = _bounds(run)
+    after: dict[str, int] = counts(run.after)
+    sizes = [artifact.bytes for artifact in run.artifacts if artifact.kind == "onnx"]
+    if sizes:
+        after["onnx_bytes"] = sizes[0]
+    model = run.plan.model
+    return {
+        "peel": run.version,
+        "model": {
+            "name": model.name,
+            "architecture": model.architecture,
+            "weights": model.weights,
+            "inputs": list(run.plan.inputs),
+        },
+        "before": counts(run.plan.before),
+        "after": after,
+        "budget": {count: bounds.get(count) for count in ("macs", "params", "thop_macs")},
+        "used": used(run),
+        "predicted": counts(run.plan.predicted),
+        "settings": dict(run.plan.settings),
+        "groups": [_group(cut) for cut in run.plan.cuts],
+        "checks": [_check(check) for check in run.checks],
+        "outputs": [artifact.path for artifact in run.artifacts],
+        "uncounted": list(run.uncounted),
+        "notes": list(run.notes),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in run.seconds.items()},
+    }
+
+
+def counts(costs: Costs) -> dict[str, int]:
+    """The three counts by name."""
+    return {"macs": costs.macs, "params": costs.params, "thop_macs": costs.thop_macs}
+
+
+def used(run: Run) -> dict[str, float | None]:
+    """The share of each bound that the slim model takes; None where there is no bound."""
+    bounds = _bounds(run)
+    return {count: value / bounds[count] if bounds.get(count) else None for count, value in counts(run.after).items()}
+
+
+def _bounds(run: Run) -> dict[str, int]:
+    return {limit.count: limit.bound for limit in run.plan.budget}
+
+
+def _group(cut: Cut) -> dict[str, Any]:
+    group = cut.group
+    return {
+        "name": group.name,
+        "layers": list(group.layers),
+        "full": group.full,
+        "width": cut.width,
+        "score": _number(cut.score),
+        "locked": None if group.locked is None else group.locked.reason,
+        "step": group.step,
+        "floor": group.floor,
+        "used": cut.width / group.full,
+    }
+
+
+def _check(check: Check) -> dict[str, Any]:
+    return {
+        "name": check.name,
+        "ok": check.ok,
+        "value": _number(check.value),
+        "tolerance": _number(check.tolerance),
+        "note": check.note,
+    }
+
+
+def _number(value: float | None) -> float | None:
+    """JSON has no infinity and no NaN."""
+    return value if value is not None and math.isfinite(value) else None
