@@ -26,7 +26,8 @@ def parse_count(text: str) -> Fraction:
 def si(value: float, digits: int = 2) -> str:
     """Write a count with an SI prefix: 4089184256 becomes "4.09 G", 999999999 becomes "1.00 G"."""
     for factor, prefix in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if round(abs(value) / factor, digits) >= 1:
+        below = round(abs(value) * 1000 / factor, digits if factor > 1000 else 0)
+        if below >= 1000:  # as it would be written with the next smaller prefix
             return f"{value / factor:.{digits}f} {prefix}"
     return f"{value:.0f} "
 
