@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from peelcli.graph import count
+from peelcli.graph.rehearsal import rehearse
 from peelcli.records import Check, Costs, Cut, Limit, Subject
 from peelcli.surgery import verify
 from peelcli.surgery.prune import apply_cuts
-from peelcli.tensors import one_sample, to_meta, tracing_copy
 
 COUNTS = ("macs", "params", "thop_macs")
 
 
 def counted(subject: Subject, slim: nn.Module) -> Costs:
     """What the slim model costs by independent counters, for one sample of the subject's input."""
-    return count.count_all(tracing_copy(slim), to_meta(one_sample(subject.inputs)))
+    return rehearse(slim, subject.inputs, count.count_all, whole=subject.module)[1]
 
 
 def prediction_checks(predicted: Costs, after: Costs) -> tuple[Check, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -29,12 +30,28 @@ def meta_copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
-def tracing_copy(module: nn.Module) -> nn.Module:
-    """A meta copy in eval mode with gradients on: a frozen layer, or one in train mode, is traced like any other."""
-    double = meta_copy(module).eval()
+def tracing_copy(module: nn.Module, weightless: bool = True) -> nn.Module:
+    """A copy in eval mode with gradients on: a frozen layer, or one in train mode, is traced like any other.
+
+    Args:
+        module: left as it is.
+        weightless: whether the copy is on device "meta", where nothing is computed.
+    """
+    double = (meta_copy(module) if weightless else full_copy(module)).eval()
     for parameter in double.parameters():
         parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
     return double
+
+
+def full_copy(module: nn.Module, replaced: Mapping[int, torch.Tensor] | None = None) -> nn.Module:
+    """A deep copy, of modules too that keep computed tensors in plain attributes, as the old weight_norm does.
+
+    Args:
+        module: left as it is.
+        replaced: what stands in the copy for a tensor, by the tensor's id; tied tensors stay tied.
+    """
+    memo: dict[int, Any] = {id(t): t.detach().clone() for t in _all_tensors(module) if not t.is_leaf}
+    return copy.deepcopy(module, memo | dict(replaced or {}))
 
 
 def _empty(tensor: torch.Tensor) -> torch.Tensor:
@@ -75,13 +92,28 @@ def one_sample(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:
-    """All tensors in a nest of tuples, lists, dicts and registered containers, in order."""
-    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+    """All tensors in a nest of tuples, lists, dicts, dataclasses and registered containers, in order."""
+    found: list[torch.Tensor] = []
+    for leaf in pytree.tree_leaves(value):
+        if isinstance(leaf, torch.Tensor):
+            found.append(leaf)
+        elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            found.extend(t for entry in dataclasses.fields(leaf) for t in tensors_in(getattr(leaf, entry.name)))
+    return found
 
 
 def named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Every parameter and buffer with its path, each tensor once."""
     return itertools.chain(module.named_parameters(), module.named_buffers())
+
+
+def first_names(module: nn.Module) -> dict[str, str]:
+    """For every path of a parameter or buffer the one that named_tensors gives it; tied tensors have several."""
+    first = {id(tensor): name for name, tensor in named_tensors(module)}
+    every = itertools.chain(
+        module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
+    )
+    return {name: first[id(tensor)] for name, tensor in every}
 
 
 def parent_of(module: nn.Module, path: str) -> tuple[nn.Module, str]:

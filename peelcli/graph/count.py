@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from peelcli.records import Costs
-from peelcli.tensors import one_sample, tensors_in
+from peelcli.tensors import tensors_in
 
 _BLIND_SPOTS = ("fft", "grid_sampler", "_cdist", "linalg_", "deform", "roi_align", "lstm", "gru", "rnn_")
 _KNOWN_NAMESPACES = ("aten", "prim", "prims")
@@ -29,11 +29,13 @@ class OpLog:
 
     Attributes:
         weights: MACs by path of the parameter that the op applies.
+        convolved: those of them that convolutions apply.
         products: MACs of products of two activations, by op name.
         uncounted: ops that do arithmetic for which there is no formula.
     """
 
     weights: dict[str, int] = field(default_factory=dict)
+    convolved: set[str] = field(default_factory=set)
     products: dict[str, int] = field(default_factory=dict)
     uncounted: set[str] = field(default_factory=set)
 
@@ -66,6 +68,8 @@ class _Recorder(TorchDispatchMode):
         weights = [w for t in operands if (w := self.names.get(t.untyped_storage()._cdata))]
         table, key = (self.log.weights, weights[-1]) if weights else (self.log.products, op)
         table[key] = table.get(key, 0) + int(macs)
+        if weights and "conv" in op:
+            self.log.convolved.add(key)
 
 
 def record_ops(module: nn.Module, inputs: tuple[Any, ...]) -> OpLog:
@@ -94,32 +98,30 @@ def count_params(module: nn.Module) -> int:
 
 
 def count_all(module: nn.Module, inputs: tuple[Any, ...]) -> Costs:
-    """All three counts of a module for one sample; `module` and `inputs` as for record_ops."""
-    inputs = one_sample(inputs)
+    """All three counts of a module for its inputs; `module` and `inputs` as for record_ops."""
     thop, _ = thop_by_layer(module, inputs)
     return Costs(macs=count_macs(module, inputs), params=count_params(module), thop_macs=thop)
 
 
 @dataclass(frozen=True, slots=True)
 class LayerOps:
-    """What thop charged to one module, summed over its calls, and the shape that came in."""
+    """What thop charged to one call of a module, and the shape that came in."""
 
     ops: int
     shape: tuple[int, ...]
 
 
-def thop_by_layer(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, dict[str, LayerOps]]:
-    """The thop package's count: in total, and by module for those that it has a rule for."""
+def thop_by_layer(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, dict[str, list[LayerOps]]]:
+    """The thop package's count: in total, and call by call for the modules that it has a rule for."""
     names = {m: name for name, m in module.named_modules()}
-    charged: dict[str, LayerOps] = {}
+    charged: dict[str, list[LayerOps]] = {}
 
     def recording(rule: Callable[..., None]) -> Callable[..., None]:
         def count(m: nn.Module, x: Any, y: Any) -> None:
             before = m.total_ops
             rule(m, x, y)
-            earlier = charged.get(names[m])
             added = int(m.total_ops - before)  # type: ignore[operator]
-            charged[names[m]] = LayerOps((earlier.ops if earlier else 0) + added, tuple(x[0].shape))
+            charged.setdefault(names[m], []).append(LayerOps(added, tuple(x[0].shape)))
 
         return count
 

@@ -86,7 +86,7 @@ def _norm(_norm: nn.Module, _role: Role) -> Loss:
     return Loss(tuple((name, 0, "out", 0) for name in names), (("num_features", None, 1),))
 
 
-def _layer_norm(norm: nn.LayerNorm, _role: Role) -> Loss | None:
+def _layer_norm(norm: nn.LayerNorm | nn.RMSNorm, _role: Role) -> Loss | None:
     if len(norm.normalized_shape) != 1:
         return None
     return Loss((("weight", 0, "out", 0), ("bias", 0, "out", 0)), (("normalized_shape", 0, 1),))
@@ -117,6 +117,7 @@ _TABLE: Sequence[tuple[type[nn.Module], Callable[..., Loss | None]]] = (
     (nn.Linear, _linear),
     (nn.modules.batchnorm._NormBase, _norm),
     (nn.LayerNorm, _layer_norm),
+    (nn.RMSNorm, _layer_norm),
     (nn.GroupNorm, _group_norm),
     (nn.PReLU, _prelu),
     (nn.Embedding, _embedding),

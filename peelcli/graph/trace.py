@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,10 +12,11 @@ from torch import nn
 
 from peelcli.errors import TraceError, UsageError
 from peelcli.graph import cost, depgraph
-from peelcli.graph.count import OpLog, record_ops, thop_by_layer
-from peelcli.graph.depgraph import Component, Member
+from peelcli.graph.count import LayerOps, OpLog, record_ops, thop_by_layer
+from peelcli.graph.depgraph import Call, Component, Member
 from peelcli.graph.layers import loss_of
 from peelcli.graph.legal import Legality, step_and_floor
+from peelcli.graph.rehearsal import rehearse
 from peelcli.records import (
     Attribute,
     ChannelGraph,
@@ -29,7 +30,10 @@ from peelcli.records import (
     Subject,
     Term,
 )
-from peelcli.tensors import named_tensors, one_sample, parent_of, to_meta, tracing_copy
+from peelcli.tensors import first_names, named_tensors, parent_of
+
+Charges = tuple[int, dict[str, list[LayerOps]]]
+"""thop's count: in total, and of each call of the layers that it charges."""
 
 
 def trace(subject: Subject, legality: Legality, ignore: Sequence[str] = ()) -> ChannelGraph:
@@ -44,18 +48,20 @@ def trace(subject: Subject, legality: Legality, ignore: Sequence[str] = ()) -> C
         TraceError: the model can't be followed.
         UsageError: a pattern in `ignore` that matches no layer.
     """
-    inputs = to_meta(one_sample(subject.inputs))
     try:
-        log = record_ops(tracing_copy(subject.module), inputs)
+        rehearsal, log = rehearse(subject.module, subject.inputs, record_ops)
     except Exception as error:  # whatever a user's forward raises
-        raise TraceError(f"the model can't run on shapes alone: {type(error).__name__}: {error}") from error
-    layers = tracing_copy(subject.module)
-    components = depgraph.find_components(layers, inputs)
-    drafts = [_draft(component, layers) for component in components]
+        raise TraceError(f"the model does not run on its example: {type(error).__name__}: {error}") from error
+    components = rehearsal.perform(subject.module, depgraph.find_components)
+    layers = rehearsal.copy(subject.module)
+    names = first_names(layers)
+    drafts = [_draft(component, layers, names) for component in components]
     _lock_overlaps(drafts)
     _lock_ignored(drafts, ignore)
     groups = tuple(_finish(draft, legality) for draft in drafts)
-    model, notes = _cost_model(tracing_copy(subject.module), inputs, groups, components, log)
+    charges = rehearsal.perform(subject.module, thop_by_layer)
+    model, notes = _cost_model(layers, groups, components, log, charges)
+    notes = (*notes, rehearsal.note) if rehearsal.note else notes
     return ChannelGraph(groups, model, uncounted=tuple(sorted(log.uncounted)), notes=notes)
 
 
@@ -70,7 +76,7 @@ def lock(graph: ChannelGraph, names: Sequence[str], reason: Locked) -> ChannelGr
 
 @dataclass
 class _Draft:
-    """A group in the making; `reason` says why it can't be cut, `broken` that its slices make no sense."""
+    """A group in the making; `reason` says why it can't be cut."""
 
     component: Component
     bundles: tuple[tuple[int, ...], ...]
@@ -94,14 +100,15 @@ class _Draft:
         return [member.layer for member in self.component.members if member.role == "out"]
 
 
-def _draft(component: Component, root: nn.Module) -> _Draft:
-    """Collect the slices, ties and attributes of one component."""
-    parts = [(member, _Part(member, root)) for member in component.members]
+def _draft(component: Component, root: nn.Module, names: Mapping[str, str]) -> _Draft:
+    """Collect the slices, ties and attributes of one component; `names` has the one path of every tensor."""
+    parts = [(member, _Part(member, root, names)) for member in component.members]
     ties = [*component.ties, *(tie for member, part in parts for tie in part.ties(member))]
     bundles = _bundles(component.channels, ties)
     draft = _Draft(component, bundles, [], [], reason=component.reason)
     if len({len(bundle) for bundle in bundles}) > 1:
         draft.refuse("its channels are tied in bundles of unequal size")
+        draft.bundles = (tuple(range(component.channels)),)
     for member, part in parts:
         problem = part.problem or part.out_of_range(member) or _uneven(member, bundles)
         if problem:
@@ -116,7 +123,7 @@ def _draft(component: Component, root: nn.Module) -> _Draft:
 class _Part:
     """What one member loses, with full tensor paths."""
 
-    def __init__(self, member: Member, root: nn.Module) -> None:
+    def __init__(self, member: Member, root: nn.Module, names: Mapping[str, str]) -> None:
         self.problem = ""
         self.root = root
         self.tensors: list[tuple[str, int, Any, int]] = []
@@ -132,7 +139,7 @@ class _Part:
             return
         prefix = f"{member.layer}." if member.layer else ""
         own = {name for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))}
-        self.tensors = [(prefix + n, dim, role, mod) for n, dim, role, mod in loss.tensors if n in own]
+        self.tensors = [(names[prefix + n], dim, role, mod) for n, dim, role, mod in loss.tensors if n in own]
         hidden = {n for n, *_ in loss.tensors} - own
         if any(getattr(module, n, None) is not None for n in hidden):
             self.problem = f"{member.layer} computes its {'/'.join(sorted(hidden))} (a parametrization)"
@@ -249,13 +256,13 @@ def _finish(draft: _Draft, legality: Legality) -> Group:
 
 
 def _cost_model(
-    module: nn.Module, inputs: tuple[Any, ...], groups: Sequence[Group], components: Sequence[Component], log: OpLog
+    module: nn.Module, groups: Sequence[Group], components: Sequence[Component], log: OpLog, charges: Charges
 ) -> tuple[CostModel, tuple[str, ...]]:
     """The three polynomials, and what a user should know about them."""
     sizes = _sizes(module, groups)
     params = tuple(Term(name, 1, sizes[name]) for name, _ in module.named_parameters())
     macs = _mac_terms(module, sizes, log)
-    thop, notes = _thop_terms(module, inputs, macs, groups, components)
+    thop, notes = _thop_terms(module, macs, log.convolved, charges, groups, components)
     model = CostModel(cost.simplify(tuple(macs)), cost.simplify(params), cost.simplify(thop))
     return model, notes
 
@@ -264,9 +271,11 @@ def _sizes(module: nn.Module, groups: Sequence[Group]) -> dict[str, tuple[Size, 
     """Every tensor's dimensions as functions of the widths."""
     owned: dict[tuple[str, int], list[tuple[int, int, int]]] = defaultdict(list)
     for position, group in enumerate(groups):
+        firsts: dict[tuple[str, int], set[int]] = defaultdict(set)  # tied tensors appear in several slices
         for piece in group.slices:
-            per_bundle = len({index for channel in group.bundles[0] for index in piece.indices[channel]})
-            owned[piece.tensor, piece.dim].append((position, per_bundle, group.bundle_size))
+            firsts[piece.tensor, piece.dim].update(i for channel in group.bundles[0] for i in piece.indices[channel])
+        for place, first in firsts.items():
+            owned[place].append((position, len(first), group.bundle_size))
     table = {}
     for name, tensor in named_tensors(module):
         sizes = []
@@ -291,23 +300,28 @@ def _mac_terms(module: nn.Module, sizes: dict[str, tuple[Size, ...]], log: OpLog
 
 def _thop_terms(
     module: nn.Module,
-    inputs: tuple[Any, ...],
     macs: Sequence[Term],
+    convolved: Collection[str],
+    charges: Charges,
     groups: Sequence[Group],
     components: Sequence[Component],
 ) -> tuple[Polynomial, tuple[str, ...]]:
     """What thop counts: the MACs that it sees, plus what it charges norms, activations and pooling per channel.
 
-    What is left at full width goes in as a constant.
+    It sees no convolution that is a function's, not a module's. What is left at full width goes in as a constant.
     """
-    total, charged = thop_by_layer(module, inputs)
-    weighted = {term.label.rpartition(".")[0] for term in macs}
-    terms = list(macs)
-    for layer, ops in charged.items():
+    total, charged = charges
+    first = first_names(module)
+    holders: dict[str, set[str]] = defaultdict(set)
+    for path, name in first.items():
+        holders[name].add(path.rpartition(".")[0])
+    seen = [term for term in macs if term.label not in convolved or holders[term.label] & charged.keys()]
+    weighted = {holder for term in seen for holder in holders.get(term.label, ())}
+    terms = list(seen)
+    for layer, calls in charged.items():
         if layer not in weighted:
-            terms.append(
-                _per_channel(layer, ops.ops, _channels(module.get_submodule(layer), ops.shape), groups, components)
-            )
+            kind = module.get_submodule(layer)
+            terms.extend(_per_channel((layer, call), kind, ops, groups, components) for call, ops in enumerate(calls))
     rest = total - sum(cost.term_at(term, [g.full for g in groups]) for term in terms)
     notes: tuple[str, ...] = ()
     if rest:
@@ -316,24 +330,32 @@ def _thop_terms(
     return tuple(terms), notes
 
 
-def _per_channel(layer: str, ops: int, channels: int, groups: Sequence[Group], components: Sequence[Component]) -> Term:
-    """What thop charges a parameterless or norm layer, as a rate per channel of its input."""
-    shares = []
+def _per_channel(
+    call: Call, module: nn.Module, charged: LayerOps, groups: Sequence[Group], components: Sequence[Component]
+) -> Term:
+    """What thop charges one call of a parameterless or norm layer, as a rate per channel."""
+    shares, moving, reached = [], 0, 0
     for position, (group, component) in enumerate(zip(groups, components, strict=True)):
-        entries = component.carried.get(layer, 0)
+        entries = component.carried.get(call, 0)
+        reached += entries
         if entries and group.slices:
-            shares.append((position, entries // len(group.bundles), group.bundle_size, entries))
-    moving = sum(entries for *_, entries in shares)
-    if not channels or ops % channels or moving > channels:
-        return Term(layer, ops, ())
-    return Term(layer, ops // channels, (Size(channels - moving, tuple(Share(*s[:3]) for s in shares)),))
+            shares.append(Share(position, entries // len(group.bundles), group.bundle_size))
+            moving += entries
+    channels = _channels(module, charged.shape, reached)
+    if not channels or charged.ops % channels or moving > channels:
+        return Term(call[0], charged.ops, ())
+    return Term(call[0], charged.ops // channels, (Size(channels - moving, tuple(shares)),))
 
 
-def _channels(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """The channel count of a layer's input, from the layer's kind: 1d, 2d and 3d layers say where channels are."""
+def _channels(module: nn.Module, shape: tuple[int, ...], reached: int) -> int:
+    """The channel count of a layer's input; `reached` entries of it are known to be channels of groups."""
     if isinstance(module, nn.LayerNorm):
         return module.normalized_shape[-1]
+    if isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm)):
+        return module.num_channels if isinstance(module, nn.GroupNorm) else module.num_features
     for spatial in (1, 2, 3):
         if type(module).__name__.endswith(f"{spatial}d") and len(shape) > spatial:
             return shape[-(spatial + 1)]
+    if reached in shape[-1:]:  # tokens: the channels come last
+        return reached
     return shape[1] if len(shape) > 1 else 0

@@ -6,7 +6,6 @@ so their statistics are taken over the kept channels only; that is part of what 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from peelcli.records import Cut
 from peelcli.surgery.prune import entries_of
-from peelcli.tensors import named_tensors, parent_of
+from peelcli.tensors import full_copy, named_tensors, parent_of
 
 
 def masked_copy(module: nn.Module, cuts: Sequence[Cut]) -> tuple[nn.Module, KeptStatistics]:
@@ -26,7 +25,7 @@ def masked_copy(module: nn.Module, cuts: Sequence[Cut]) -> tuple[nn.Module, Kept
     Returns:
         The copy, and the mode under which it has to run so that channel-mixing norms use the kept channels only.
     """
-    silent = copy.deepcopy(module).double().eval()
+    silent = full_copy(module).double().eval()
     tensors = dict(named_tensors(silent))
     with torch.no_grad():
         for name, by_dim in entries_of(cuts, removed=True, role="in").items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -11,7 +10,7 @@ from torch import nn
 
 from peelcli.errors import PlanError
 from peelcli.records import Attribute, Cut
-from peelcli.tensors import named_tensors, parent_of
+from peelcli.tensors import full_copy, named_tensors, parent_of
 
 Removed = dict[str, dict[int, set[int]]]  # tensor -> dimension -> entries
 
@@ -30,12 +29,12 @@ def apply_cuts(module: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
         PlanError: a tensor or module that the cuts name is not there, or has another shape.
     """
     tensors = dict(named_tensors(module))
-    memo: dict[int, object] = {}
+    cut_tensors: dict[int, torch.Tensor] = {}
     for name, by_dim in entries_of(cuts, removed=True).items():
         if name not in tensors:
             raise PlanError(f"the plan cuts {name}, which this model does not have")
-        memo[id(tensors[name])] = _cut_tensor(name, tensors[name], by_dim)
-    slim = copy.deepcopy(module, memo)  # tied tensors share their one entry in the memo, so they stay tied
+        cut_tensors[id(tensors[name])] = _cut_tensor(name, tensors[name], by_dim)
+    slim = full_copy(module, cut_tensors)
     for cut in cuts:
         bundles = (cut.group.full - cut.width) // cut.group.bundle_size
         for attribute in cut.group.attributes if bundles else ():

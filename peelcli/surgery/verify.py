@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,101 +15,197 @@ from torch.utils import _pytree as pytree
 from peelcli.records import Check, Cut, Subject
 from peelcli.surgery.masked import masked_copy
 from peelcli.surgery.prune import apply_cuts
-from peelcli.tensors import one_sample, tensors_in
+from peelcli.tensors import full_copy, named_tensors, one_sample, tensors_in
 
 TOLERANCE = 1e-9  # float64; right cuts differ by about 1e-15 to 1e-12, wrong ones by 1e-5 and more
-SENSITIVE = 1e-5  # least change of the output between two inputs, relative to its size, for a proof to mean anything
+SENSITIVE = 1e-5  # least change of an output between two inputs, relative to its size, for a proof to mean anything
 NAME = "masked_equivalence"
+Inputs = tuple[Any, ...]
 Outputs = Sequence[torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What the masked original puts out.
+
+    Attributes:
+        outputs: of the first of two inputs.
+        moves: how far the second input moves each of them; 0 where not visibly, or where it holds no floats.
+        note: what was done so that the two sides can be compared.
+    """
+
+    outputs: Outputs
+    moves: tuple[float, ...]
+    note: str
 
 
 def equivalence(subject: Subject, slim: nn.Module, cuts: Sequence[Cut], seed: int = 0) -> Check:
     """Compare the slim model with the masked original, in float64 on random inputs.
 
-    The difference is measured against how much the output moves from one input to another: where a bias hides the
-    input (as in networks with random weights, whose signal dies out), both sides first get BatchNorm statistics that
-    bring the signal back.
+    Each output's difference is measured against how much that output moves from one input to another. Where weights
+    are all zero (a head before training), both sides get the same noise for them; where a bias hides the input (as in
+    networks with random weights, whose signal dies out), both get BatchNorm statistics that bring the signal back.
 
     Args:
         subject: the original.
         slim: what surgery made of it.
         cuts: what was removed.
-        seed: of the random inputs, which have the shapes of the example; integers are taken from the example.
+        seed: of the random inputs, which have the shapes of the example; integers are drawn from the example's.
 
     Returns:
-        max |slim - masked| / max |masked(input 1) - masked(input 2)|. ok is None where the two can't be compared.
+        The largest max |slim - masked| / max |masked(input 1) - masked(input 2)| of the outputs. ok is None where the
+        two can't be compared.
     """
-    original = copy.deepcopy(subject.module).double().eval()
-    inputs = [_random_like(one_sample(subject.inputs), seed + k) for k in range(2)]
-    slim = copy.deepcopy(slim).double().eval()
-    try:
-        wanted, scale, note = _masked_outputs(original, cuts, inputs)
-        if scale == 0:
-            _wake(original, inputs)
-            _take_statistics(slim, apply_cuts(original, cuts))
-            wanted, scale, note = _masked_outputs(original, cuts, inputs)
-    except Exception as error:  # whatever the user's forward raises in float64
-        return Check(NAME, None, note=f"the original does not run in float64: {_one_line(error)}")
-    try:
-        with torch.no_grad():
-            got = tensors_in(slim(*inputs[0]))
-    except Exception as error:
-        return Check(NAME, False, math.inf, TOLERANCE, f"the slim model does not run: {_one_line(error)}")
-    return _compare(got, wanted, scale, note)
+    with _float64(), _one_thread():
+        original = full_copy(subject.module).double().eval()
+        slim = full_copy(slim).double().eval()
+        awoken = _fill_zeros(original, seed)
+        try:
+            inputs, wanted = _first_that_runs(original, cuts, subject.inputs, seed)
+        except Exception as error:  # whatever the user's forward raises in float64
+            return Check(NAME, None, note=f"the original does not run in float64: {_one_line(error)}")
+        if not all(wanted.moves):
+            awoken |= _wake(original, inputs)
+            wanted = _masked_outputs(original, cuts, inputs)
+        try:
+            with torch.no_grad():
+                _take(slim, apply_cuts(original, cuts), awoken)
+                got = tensors_in(slim(*inputs[0]))
+        except Exception as error:  # whatever a forward raises when its shapes don't fit
+            return Check(NAME, False, math.inf, TOLERANCE, f"the slim model does not run: {_one_line(error)}")
+        check = _compare(got, wanted)
+        if check.ok is False and _compare(_masked_outputs(original, cuts, inputs).outputs, wanted).ok is False:
+            return Check(NAME, None, note="forward is random: the same input gives other outputs each time")
+        return check
 
 
-def _masked_outputs(
-    original: nn.Module, cuts: Sequence[Cut], inputs: Sequence[tuple[Any, ...]]
-) -> tuple[Outputs, float, str]:
-    """Outputs of the masked original for the first input, and how far the second moves them (0: not visibly)."""
+@contextmanager
+def _float64() -> Iterator[None]:
+    """Tensors that forward itself makes are float64 as well."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch's float64 convolutions gain little from a second thread, and stall for seconds where cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _first_that_runs(
+    original: nn.Module, cuts: Sequence[Cut], example: Inputs, seed: int
+) -> tuple[list[Inputs], _Wanted]:
+    """Two random inputs of one sample, or like the whole example where forward does not run on one, and the outputs."""
+    single = one_sample(example)
+    try:
+        inputs = [_random_like(single, seed + k) for k in range(2)]
+        return inputs, _masked_outputs(original, cuts, inputs)
+    except Exception:  # whatever the user's forward raises
+        if single is example:
+            raise
+    inputs = [_random_like(example, seed + k) for k in range(2)]
+    return inputs, _masked_outputs(original, cuts, inputs)
+
+
+def _masked_outputs(original: nn.Module, cuts: Sequence[Cut], inputs: Sequence[Inputs]) -> _Wanted:
     masked, statistics = masked_copy(original, cuts)
     with torch.no_grad(), statistics:
         first, second = (tensors_in(masked(*sample)) for sample in inputs)
     note = f"{len(statistics.used)} norms with statistics over kept channels" if statistics.used else ""
-    pairs = [(a, b) for a, b in zip(first, second, strict=False) if a.shape == b.shape and _comparable(a)]
-    moved = max((float((a - b).abs().max()) for a, b in pairs), default=0.0)
-    size = max((float(a.abs().max()) for a, _ in pairs), default=0.0)
-    return first, moved if moved > SENSITIVE * size else 0.0, note
+    return _Wanted(first, tuple(_move(a, b) for a, b in zip(first, second, strict=True)), note)
 
 
-def _wake(module: nn.Module, inputs: Sequence[tuple[Any, ...]]) -> None:
-    """Give every BatchNorm the statistics of these inputs, so that the signal reaches the output."""
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
+def _move(a: torch.Tensor, b: torch.Tensor) -> float:
+    """How far two outputs lie apart, 0 where that is hardly visible beside their size."""
+    if not a.is_floating_point() or a.shape != b.shape:
+        return 0.0
+    finite = a.isfinite() & b.isfinite()
+    if not finite.any():
+        return 0.0
+    moved = float((a - b)[finite].abs().max())
+    return moved if moved > SENSITIVE * float(a[finite].abs().max()) else 0.0
+
+
+def _fill_zeros(module: nn.Module, seed: int) -> set[str]:
+    """Put noise into parameters that are all zero; their names. Behind such weights a wrong cut could hide."""
+    generator = torch.Generator().manual_seed(seed)
+    zeros = {n: p for n, p in module.named_parameters() if p.is_floating_point() and p.numel() and not p.any()}
+    for parameter in zeros.values():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        parameter.detach().copy_(noise.mul_(0.1))
+    return set(zeros)
+
+
+def _wake(module: nn.Module, inputs: Sequence[Inputs]) -> set[str]:
+    """Give every BatchNorm the statistics of these inputs, so that the signal reaches the output; the buffers' names.
+
+    A module that does not run on two samples at once stays as it is.
+    """
+    norms = {n: m for n, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    for norm in norms.values():
         norm.train()
         norm.momentum = 1.0
+    try:
+        with torch.no_grad():
+            module(*_side_by_side(inputs))
+    except Exception:  # whatever the user's forward raises
+        for name, buffer in module.named_buffers():
+            buffer.copy_(before[name])
+        return set()
+    finally:
+        module.eval()
+    return {name for name in before if name.endswith(("running_mean", "running_var"))}
+
+
+def _side_by_side(inputs: Sequence[Inputs]) -> Inputs:
+    """Two inputs as one of twice the batch."""
     pairs = zip(*(pytree.tree_leaves(sample) for sample in inputs), strict=True)
     leaves = [torch.cat(pair) if isinstance(pair[0], torch.Tensor) and pair[0].dim() else pair[0] for pair in pairs]
-    both = pytree.tree_unflatten(leaves, pytree.tree_structure(inputs[0]))
-    with torch.no_grad():
-        module(*both)
-    module.eval()
+    return tuple(pytree.tree_unflatten(leaves, pytree.tree_structure(inputs[0])))
 
 
-def _take_statistics(target: nn.Module, source: nn.Module) -> None:
-    """Copy BatchNorm statistics between two models of the same shapes."""
-    buffers = dict(source.named_buffers())
-    for name, buffer in target.named_buffers():
-        if name.endswith(("running_mean", "running_var")):
-            buffer.copy_(buffers[name])
+def _take(target: nn.Module, source: nn.Module, names: set[str]) -> None:
+    """Copy some tensors between two models of the same shapes."""
+    tensors = dict(named_tensors(source))
+    for name, tensor in named_tensors(target):
+        if name in names:
+            tensor.copy_(tensors[name])
 
 
-def _compare(got: Outputs, wanted: Outputs, scale: float, note: str) -> Check:
-    if [t.shape for t in got] != [t.shape for t in wanted]:
+def _compare(got: Outputs, wanted: _Wanted) -> Check:
+    if [t.shape for t in got] != [t.shape for t in wanted.outputs]:
         return Check(NAME, False, math.inf, TOLERANCE, "the outputs changed shape")
-    if scale == 0:
+    pairs = zip(got, wanted.outputs, wanted.moves, strict=True)
+    gaps = [_gap(a, b) / (move or _size(b)) for a, b, move in pairs if b.is_floating_point() and b.numel()]
+    value = max(gaps, default=0.0)
+    if value <= TOLERANCE and not any(wanted.moves):
         return Check(NAME, None, note="the output does not depend on the input, so that nothing can be compared")
-    floats = [(a, b) for a, b in zip(got, wanted, strict=True) if b.is_floating_point() and b.numel()]
-    value = max(float((a - b).abs().max()) for a, b in floats) / scale
-    return Check(NAME, value <= TOLERANCE, value, TOLERANCE, note)
+    return Check(NAME, value <= TOLERANCE, value, TOLERANCE, wanted.note)
 
 
-def _comparable(t: torch.Tensor) -> bool:
-    return t.is_floating_point() and t.numel() > 0 and bool(torch.isfinite(t).all())
+def _gap(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest difference; infinite where only one side is no number."""
+    same = (a == b) | (a.isnan() & b.isnan())
+    return float((a - b).abs().nan_to_num(nan=math.inf).masked_fill(same, 0.0).max())
+
+
+def _size(t: torch.Tensor) -> float:
+    """Largest finite entry, or 1 where all are zero."""
+    return float(t.nan_to_num(0.0, 0.0, 0.0).abs().max()) or 1.0
 
 
 def faulty_groups(cuts: Sequence[Cut], holds: Callable[[Sequence[Cut]], bool]) -> tuple[str, ...]:
-    """Names of the groups whose cuts break a proof, found by halving; all of them where only the whole fails.
+    """Names of the groups whose cuts break a proof, found by halving; of those that only break it together, all.
 
     Args:
         cuts: a set that fails; groups at full width are left out of the search.
@@ -124,17 +221,33 @@ def _search(cuts: list[Cut], holds: Callable[[Sequence[Cut]], bool]) -> list[Cut
     if len(cuts) == 1:
         return cuts
     half = len(cuts) // 2
-    return (_search(cuts[:half], holds) + _search(cuts[half:], holds)) or cuts
+    return (_search(cuts[:half], holds) + _search(cuts[half:], holds)) or _conflict(cuts, [], holds)
 
 
-def _random_like(inputs: tuple[Any, ...], seed: int) -> tuple[Any, ...]:
-    """Float64 noise where the example has floats; other values only move along, as they may be indices or masks."""
+def _conflict(cuts: list[Cut], beside: list[Cut], holds: Callable[[Sequence[Cut]], bool]) -> list[Cut]:
+    """A least part of some cuts that fails beside others, which hold alone (QuickXplain: Junker, AAAI 2004)."""
+    if len(cuts) == 1:
+        return cuts
+    half = len(cuts) // 2
+    first, second = cuts[:half], cuts[half:]
+    right = _conflict(second, beside + first, holds) if holds(beside + first) else []
+    left = _conflict(first, beside + right, holds) if holds(beside + right) else []
+    return left + right
+
+
+def _random_like(inputs: Inputs, seed: int) -> Inputs:
+    """Float64 noise where the example has floats; integers are indices or masks, and stay among the example's own."""
     generator = torch.Generator().manual_seed(seed)
 
     def noise(t: torch.Tensor) -> torch.Tensor:
-        if not t.is_floating_point():
-            return t.roll(seed % t.shape[-1], -1) if t.dim() else t
-        return torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.device)
+        if t.is_floating_point():
+            return torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.device)
+        if not t.numel() or not t.dim():
+            return t
+        if t.unique().numel() <= 2:  # a mask keeps as many ones as it has
+            return t.roll(seed % t.shape[-1], -1)
+        drawn = torch.randint(t.numel(), t.shape, generator=generator)
+        return t.flatten()[drawn.to(t.device)]
 
     return tuple(pytree.tree_map_only(torch.Tensor, noise, inputs))
 
