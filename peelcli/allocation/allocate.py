@@ -65,11 +65,12 @@ def _peel(meter: Meter, scores: Scores, pool: float, tau: float) -> Widths:
 
 
 def _uniform(meter: Meter, scores: Scores, pool: float, tau: float) -> Widths:
-    """The same share of every group; what rounding leaves goes to the group that is furthest behind."""
+    """The same share of every group; what rounding leaves goes to groups that are behind, where it is cheap."""
     del scores, pool, tau
 
-    def behind(group: int, width: int, _wider: int) -> float:
-        return 1.0 - width / meter.graph.groups[group].full
+    def behind(group: int, width: int, wider: int) -> float:
+        full = meter.graph.groups[group].full
+        return ((1.0 - width / full) ** 2 - (1.0 - wider / full) ** 2) / 2
 
     return legalise(meter, even(meter), behind)
 

@@ -12,6 +12,7 @@ from peelcli.allocation.meter import Meter
 
 Wishes = tuple[float, ...]  # widths before they are made legal, one per group
 _HALVINGS = 60
+_CEILING = 2.0**60  # a group whose share is so small that this does not fill it gets nothing by score
 
 
 def even(meter: Meter, budget_share: float = 1.0) -> Wishes:
@@ -34,11 +35,10 @@ def even(meter: Meter, budget_share: float = 1.0) -> Wishes:
 
 def shares(meter: Meter, scores: Sequence[float], tau: float) -> tuple[float, ...]:
     """Each group's part of the pool: score^tau / sum(score^tau) over the groups that have a choice."""
-    powers = [scores[g] ** tau if g in meter.free and scores[g] > 0 else 0.0 for g in range(len(scores))]
-    total = sum(powers)
-    if total == 0:
-        return tuple(1.0 / len(meter.free) if g in meter.free else 0.0 for g in range(len(scores)))
-    return tuple(power / total for power in powers)
+    top = max((scores[g] for g in meter.free), default=0.0)
+    powers = {g: (scores[g] / top) ** tau if top > 0 else 1.0 for g in meter.free}
+    total = sum(powers.values())
+    return tuple(powers.get(g, 0.0) / total for g in range(len(scores)))
 
 
 def grow(meter: Meter, backbone: Wishes, scores: Sequence[float], tau: float) -> Wishes:
@@ -67,7 +67,7 @@ def grow(meter: Meter, backbone: Wishes, scores: Sequence[float], tau: float) ->
         return meter.fits(meter.counts(meter.down_to_legal(at(scale))))
 
     ceiling = 1.0
-    while affordable(ceiling) and at(ceiling) != at(2 * ceiling):
+    while ceiling < _CEILING and affordable(ceiling) and at(ceiling) != at(2 * ceiling):
         ceiling *= 2
     return at(_largest(affordable, ceiling))
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from peelcli.allocation.grow import Wishes
 from peelcli.allocation.meter import Meter
 from peelcli.records import Widths
 
 ENOUGH = 0.9995  # share of the tightest limit at which trading stops
+FINE = 0.995  # up to here trades between distant widths are looked at
+NEEDED = 0.985  # up to here even a trade that loses gain is made
 _ROUNDS = 200
 _TRIES = 12
+_REACHES = ((2, 3), (6, 9), (18, 27))  # steps down and up in one trade; the wider ones where no near one is left
 
 Gain = Callable[[int, int, int], float]
 """(group, width, wider width) -> what the step is worth; the unit is the scorer's."""
@@ -21,7 +24,7 @@ def legalise(meter: Meter, wished: Wishes, gain: Gain) -> Widths:
     """Make widths legal without breaking a limit, and leave no legal step unspent.
 
     Steps towards the wished width come first, then any step, each time the one that buys the most gain for its cost.
-    What no single step can use is used by trades: one group a step down, another one up.
+    What no single step can use is used by trades: one group some steps down, another one up.
 
     Args:
         meter: groups and limits.
@@ -65,14 +68,16 @@ class _Spender:
                 if best is None or worth > best[0]:
                     best = (worth, group, wider, after)
             if best is not None:
-                _, group, self.widths[group], self.counts = best[0], best[1], best[2], best[3]
+                _, group, self.widths[group], self.counts = best
 
     def trade(self) -> None:
         """Exchange steps between pairs of groups as long as that uses more of the budget."""
         for _ in range(_ROUNDS):
-            if self.meter.used(self.counts) >= ENOUGH:
+            used = self.meter.used(self.counts)
+            if used >= ENOUGH:
                 return
-            better = self._best_trade()
+            reaches = _REACHES if used < FINE else _REACHES[:1]
+            better = next(filter(None, map(self._best_trade, reaches)), None)
             if better is None:
                 return
             changes, self.counts = better
@@ -80,25 +85,39 @@ class _Spender:
                 self.widths[group] = width
             self.spend(lambda _group, _width: True)
 
-    def _best_trade(self) -> tuple[dict[int, int], tuple[int, ...]] | None:
-        """The affordable trade that uses most; candidates by first-order cost, verified exactly."""
+    def _best_trade(self, reach: tuple[int, int]) -> tuple[dict[int, int], tuple[int, ...]] | None:
+        """The affordable trade that uses most without losing gain; candidates by first-order cost, verified exactly.
+
+        Trades must not undo what the scores decided: one that loses gain is made only where much of the budget is
+        left, only between neighbouring widths, and then it is the one that loses least for what it uses.
+        """
         used = self.meter.used(self.counts)
-        best: tuple[float, dict[int, int], tuple[int, ...]] | None = None
-        for changes in self._candidates(1.0 - used):
+        best: tuple[tuple[bool, float, float], dict[int, int], tuple[int, ...]] | None = None
+        for changes in self._candidates(1.0 - used, *reach):
             after = self.meter.counts_after(self.counts, self.widths, changes)
             use = self.meter.used(after)
-            if self.meter.fits(after) and use > max(used, best[0] if best else 0.0) + 1e-12:
-                best = (use, changes, after)
+            if not self.meter.fits(after) or use <= used + 1e-12:
+                continue
+            gained = self._gained(changes)
+            fair = gained >= 0
+            rank = (fair, use, gained) if fair else (fair, gained / (use - used), use)
+            if (fair or (used < NEEDED and reach == _REACHES[0])) and (best is None or rank > best[0]):
+                best = (rank, changes, after)
         return (best[1], best[2]) if best else None
 
-    def _candidates(self, slack: float) -> Iterator[dict[int, int]]:
+    def _gained(self, changes: Mapping[int, int]) -> float:
+        """What a trade is worth: the gain of the group that grows less that of the group that shrinks."""
+        steps = ((group, self.widths[group], width) for group, width in changes.items())
+        return sum(self.gain(g, a, b) if b > a else -self.gain(g, b, a) for g, a, b in steps)
+
+    def _candidates(self, slack: float, down: int, up: int) -> Iterator[dict[int, int]]:
         """Pairs of one group down and another up that together cost about the slack.
 
         Both sides are sorted by what they cost of the tightest limit, so that few pairs need an exact look.
         """
-        ups = sorted(self._steps(self.meter.next_up, reach=3))
+        ups = sorted(self._steps(self.meter.next_up, up))
         prices = [price for price, *_ in ups]
-        for price, group, width in self._steps(self.meter.next_down, reach=2):
+        for price, group, width in self._steps(self.meter.next_down, down):
             middle = bisect_right(prices, slack - price)
             for _, other, wider in ups[max(0, middle - _TRIES) : middle + 2]:
                 if other != group:

@@ -1,0 +1,143 @@
+"""Whole allocations: worked by hand, and what every one of them promises."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from peelcli.allocation.allocate import ALLOCATORS, allocate
+from peelcli.allocation.meter import Meter
+from peelcli.errors import BudgetOutOfReach, NothingToPrune
+from peelcli.graph import cost
+from peelcli.records import Limit
+from tests.support import graphs
+
+METHODS = tuple(ALLOCATORS)
+
+
+def macs(bound: int) -> list[Limit]:
+    return [Limit("macs", bound)]
+
+
+def test_two_groups_worked_by_hand():
+    # a(w) = 4 w1 w2, scores 3:1, budget 40, half of it the pool. Backbone: 4 * 2 * 2 = 16 <= 20 < 36 = 4 * 3 * 3, so it
+    # stops just short of (3, 3). Growing by 1 + 1.5 x and 1 + 0.5 x passes (3, 3), 36, and stops short of (4, 3.3), 48.
+    # No step fits (3, 3). Two trades use all 40: (5, 2) gains 3 * 2/8 - 1/8, (2, 5) gains 3/8 - 3/8.
+    assert allocate(graphs.TWO, graphs.scores(graphs.TWO, (3.0, 1.0)), macs(40), "peel") == (5, 2)
+    assert allocate(graphs.TWO, graphs.scores(graphs.TWO, (1.0, 3.0)), macs(40), "peel") == (2, 5)
+
+
+def test_the_score_decides_who_grows():
+    # 10 (w1 + w2) <= 100. Half of it: 10 (2 + 2) <= 50 < 10 (3 + 3), so the backbone is just short of (3, 3). Shares
+    # 5/6 and 1/6 of two groups: 3 (1 + 5/3 x) and 3 (1 + 1/3 x). (7, 3.8) at x = 0.8 uses all, the next is at x = 1.
+    graph = graphs.graph([graphs.group("a", 8), graphs.group("b", 8)], (graphs.product(10, 0), graphs.product(10, 1)))
+    assert allocate(graph, graphs.scores(graph, (5.0, 1.0)), macs(100), "peel") == (7, 3)
+    assert allocate(graph, graphs.scores(graph, (1.0, 1.0)), macs(100), "peel") == (5, 5)
+    assert allocate(graph, graphs.scores(graph, (5.0, 1.0)), macs(100), "peel", tau=0.0) == (5, 5)
+    assert allocate(graph, graphs.scores(graph, (0.0, 0.0)), macs(100), "peel") == (5, 5)
+
+
+def test_the_pool_bounds_what_the_score_can_do():
+    graph = graphs.graph([graphs.group("a", 100), graphs.group("b", 100)], (graphs.product(1, 0), graphs.product(1, 1)))
+    scores = graphs.scores(graph, (1.0, 0.0))
+    # the backbone is half of (1 - pool) * 100 each, in whole channels; all of the pool goes to a
+    assert allocate(graph, scores, macs(100), "peel", pool=0.2) == (60, 40)
+    assert allocate(graph, scores, macs(100), "peel", pool=0.5) == (75, 25)
+    assert allocate(graph, scores, macs(100), "peel", pool=0.75) == (88, 12)
+
+
+def test_uniform_by_hand():
+    # 8 and 16 channels, w1 w2 <= 64. 11/16 of both: (5, 11) = 55; 12/16: (6, 12) = 72. One step of b: (5, 12) = 60.
+    graph = graphs.graph([graphs.group("a", 8), graphs.group("b", 16)], (graphs.product(1, 0, 1),))
+    assert allocate(graph, graphs.scores(graph, (9.0, 1.0)), macs(64), "uniform") == (5, 12)
+
+
+def test_greedy_by_hand():
+    # 10 w1 + 20 w2 = 90, budget 60; a channel of a is worth 3, 2, 1 and of b 9, 6, 3. Losses a MAC: a .1 .2 .3, b .15
+    # .3 .45: a to 2 (80), b to 2 (60).
+    graph = graphs.graph([graphs.group("a", 3), graphs.group("b", 3)], (graphs.product(10, 0), graphs.product(20, 1)))
+    assert allocate(graph, graphs.scores(graph, (1.0, 3.0)), macs(60), "greedy") == (2, 2)
+
+
+def test_two_limits_together():
+    # 4 w1 w2 <= 100 and 2 + w1 <= 4: the parameters hold a at 2, then b takes all the MACs it can.
+    limits = [Limit("macs", 100), Limit("params", 4)]
+    for method in METHODS:
+        assert allocate(graphs.TWO, graphs.scores(graphs.TWO, (9.0, 1.0)), limits, method) == (2, 8)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_budget_that_is_met_already_changes_nothing(method):
+    assert allocate(graphs.TWO, graphs.scores(graphs.TWO, (3.0, 1.0)), macs(256), method) == (8, 8)
+    locked = graphs.graph([graphs.group("a", 8, locked=True)], (graphs.product(1, 0),))
+    assert allocate(locked, graphs.scores(locked, (1.0,)), macs(8), method) == (8,)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_least_that_can_be_reached_is_reached(method):
+    assert allocate(graphs.TWO, graphs.scores(graphs.TWO, (3.0, 1.0)), macs(4), method) == (1, 1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_budget_out_of_reach_says_what_can_be_reached(method):
+    with pytest.raises(BudgetOutOfReach) as caught:
+        allocate(graphs.TWO, graphs.scores(graphs.TWO, (3.0, 1.0)), macs(3), method)
+    assert caught.value.message == "the least MACs that this model can reach is 4 MACs (4); the budget is 3 MACs (3)"
+    assert caught.value.exit_code == 1
+
+
+def test_the_limit_that_can_t_hold_is_named():
+    limits = [Limit("macs", 100), Limit("params", 2)]
+    with pytest.raises(BudgetOutOfReach, match=r"the least parameters .* is 3 \(3\); the budget is 2 \(2\)"):
+        allocate(graphs.TWO, graphs.scores(graphs.TWO, (3.0, 1.0)), limits, "peel")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_to_prune(method):
+    graph = graphs.graph([graphs.group("a", 8, locked=True)], (graphs.product(1, 0),))
+    with pytest.raises(NothingToPrune):
+        allocate(graph, graphs.scores(graph, (1.0,)), macs(7), method)
+
+
+@st.composite
+def cases(draw):
+    graph = draw(graphs.any_graph())
+    names = draw(st.sampled_from([("macs",), ("params",), ("macs", "thop_macs"), ("macs", "thop_macs", "params")]))
+    ends = [Meter(graph, [Limit(name, 1) for name in names]).counts(w) for w in (graph.least, graph.full)]
+    bounds = [draw(st.integers(low, max(low, high - 1))) for low, high in zip(*ends, strict=True)]
+    assume(all(bound > 0 for bound in bounds) and graph.least != graph.full)
+    layers = draw(st.lists(st.floats(0, 10), min_size=len(graph.groups), max_size=len(graph.groups)))
+    return graph, graphs.scores(graph, layers), [Limit(n, b) for n, b in zip(names, bounds, strict=True)]
+
+
+@given(cases(), st.sampled_from(METHODS), st.floats(0.05, 0.95), st.sampled_from([0.0, 0.5, 1.0, 2.0]))
+def test_never_above_and_nothing_left(case, method, pool, tau):
+    graph, scores, limits = case
+    widths = allocate(graph, scores, limits, method, pool, tau)
+    costs = cost.costs(graph.cost, widths)
+    assert all(getattr(costs, limit.count) <= limit.bound for limit in limits)
+    for position, (group, width) in enumerate(zip(graph.groups, widths, strict=True)):
+        legal = group.legal_widths()
+        assert width in legal
+        assert not group.locked or width == group.full
+        if width < group.full:
+            wider = (*widths[:position], legal[legal.index(width) + 1], *widths[position + 1 :])
+            more = cost.costs(graph.cost, wider)
+            assert any(getattr(more, limit.count) > limit.bound for limit in limits)
+    assert allocate(graph, scores, limits, method, pool, tau) == widths
+
+
+@given(cases(), st.sampled_from(METHODS))
+def test_locks_are_kept_whatever_the_others_do(case, method):
+    graph, scores, limits = case
+    widths = allocate(graph, scores, limits, method)
+    assert all(width == group.full for group, width in zip(graph.groups, widths, strict=True) if group.locked)
+
+
+@given(cases(), st.floats(0.1, 100))
+def test_the_unit_of_the_scores_does_not_matter(case, factor):
+    graph, scores, limits = case
+    double = 2.0 ** round(factor)  # a power of two, so that no rounding comes in
+    other = graphs.scores(graph, [score.layer * double for score in scores.groups])
+    assert allocate(graph, scores, limits, "peel") == allocate(graph, other, limits, "peel")

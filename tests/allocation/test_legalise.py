@@ -1,0 +1,78 @@
+"""Legal widths that use the budget up without undoing what the scores decided."""
+
+from __future__ import annotations
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from peelcli.allocation.legalise import legalise
+from peelcli.allocation.meter import Meter
+from peelcli.records import Limit
+from tests.support import graphs
+
+
+def worth(*layers):
+    """A step is worth its layer's score for each channel."""
+    return lambda group, width, wider: layers[group] * (wider - width)
+
+
+def test_rounded_down_then_the_best_steps():
+    # 10 w1 + 10 w2 <= 95; wished (3.9, 2.2) -> (3, 2); towards the wish (4, 3) next, then the dearer score
+    graph = graphs.graph([graphs.group("a", 8), graphs.group("b", 8)], (graphs.product(10, 0), graphs.product(10, 1)))
+    assert legalise(graphs.meter(graph, macs=95), (3.9, 2.2), worth(1, 2)) == (4, 5)
+    assert legalise(graphs.meter(graph, macs=95), (3.9, 2.2), worth(2, 1)) == (6, 3)
+
+
+def test_a_step_is_judged_by_what_it_buys_for_its_price():
+    # a's channel costs 1 and is worth 2, b's costs 10 and is worth 10: a first, though b's is worth more
+    graph = graphs.graph([graphs.group("a", 8), graphs.group("b", 8)], (graphs.product(1, 0), graphs.product(10, 1)))
+    assert legalise(graphs.meter(graph, macs=27), (1.0, 1.0), worth(2, 10)) == (7, 2)
+
+
+def test_a_trade_uses_what_no_step_can():
+    # 3 w1 + 7 w2 <= 50 from (1, 6) = 45: the step of a fits once (2, 6) = 48, then nothing. One of b against three of
+    # a: (5, 5) = 50, worth 3 - 1.
+    graph = graphs.graph([graphs.group("a", 8), graphs.group("b", 8)], (graphs.product(3, 0), graphs.product(7, 1)))
+    assert legalise(graphs.meter(graph, macs=50), (1.0, 6.0), worth(1, 1)) == (5, 5)
+
+
+def test_no_trade_that_loses_gain_where_enough_is_used():
+    # The same, but b's channels are worth 4: (5, 5) would lose 1. Of 490 MACs 488 are used, that is enough.
+    graph = graphs.graph([graphs.group("a", 8), graphs.group("b", 8)], (graphs.product(3, 0), graphs.product(7, 1)))
+    graph = graphs.graph(graph.groups, (*graph.cost.macs, graphs.Term("fixed", 440, ())))
+    assert legalise(graphs.meter(graph, macs=490), (1.0, 6.0), worth(1, 4)) == (2, 6)
+    assert legalise(graphs.meter(graph, macs=490), (1.0, 6.0), worth(1, 1)) == (5, 5)
+
+
+def test_a_free_step_is_taken():
+    # b costs no MACs, only parameters, which nobody bounds
+    graph = graphs.graph([graphs.group("a", 8), graphs.group("b", 8)], (graphs.product(3, 0),))
+    assert legalise(graphs.meter(graph, macs=12), (1.0, 1.0), worth(1, 0)) == (4, 8)
+
+
+def test_steps_of_bundles_and_a_last_step_that_is_shorter():
+    group = graphs.group("a", 14, step=4, floor=4, bundle=2)
+    graph = graphs.graph([group], (graphs.product(1, 0),))
+    widths = [legalise(graphs.meter(graph, macs=macs), (4.0,), worth(1))[0] for macs in (4, 7, 8, 13, 14)]
+    assert widths == [4, 4, 8, 12, 14]
+
+
+def steps_that_fit(meter, widths):
+    counts = meter.counts(widths)
+    ups = ((g, meter.next_up(g, widths[g])) for g in meter.free)
+    return [g for g, wider in ups if wider and meter.fits(meter.counts_after(counts, widths, {g: wider}))]
+
+
+@given(graphs.any_graph(), st.data())
+def test_never_above_and_no_legal_step_left(graph, data):
+    names = data.draw(st.sampled_from([("macs",), ("params",), ("macs", "thop_macs", "params")]))
+    ends = [Meter(graph, [Limit(name, 1) for name in names]).counts(w) for w in (graph.least, graph.full)]
+    bounds = [data.draw(st.integers(low, high)) for low, high in zip(*ends, strict=True)]
+    assume(all(bound > 0 for bound in bounds))
+    meter = Meter(graph, [Limit(name, bound) for name, bound in zip(names, bounds, strict=True)])
+    layers = data.draw(st.lists(st.floats(0, 5), min_size=len(graph.groups), max_size=len(graph.groups)))
+    widths = legalise(meter, tuple(float(w) for w in graph.least), worth(*layers))
+    assert meter.fits(meter.counts(widths))
+    assert all(width in legal for width, legal in zip(widths, meter.legal, strict=True))
+    assert steps_that_fit(meter, widths) == []
+    assert legalise(meter, tuple(float(w) for w in graph.least), worth(*layers)) == widths

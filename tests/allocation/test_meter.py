@@ -1,0 +1,46 @@
+"""What widths cost against limits."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peelcli.allocation.meter import Meter
+from peelcli.graph import cost
+from peelcli.records import Limit
+from tests.support import graphs
+
+
+def test_by_hand():
+    graph = graphs.graph([graphs.group("a", 8, step=3, floor=3), graphs.group("b", 4, locked=True)], ())
+    meter = Meter(graph, [])
+    assert meter.legal == ((3, 6, 8), (4,))
+    assert meter.free == (0,)
+    assert meter.down_to_legal((7.9, 1.0)) == (6, 4)
+    assert meter.down_to_legal((6.0 - 1e-12, 4.0)) == (6, 4)  # round-off of a bisection
+    assert meter.down_to_legal((1.0, 9.0)) == (3, 4)
+    assert [meter.next_up(0, width) for width in (3, 6, 8)] == [6, 8, None]
+    assert [meter.next_down(0, width) for width in (3, 6, 8)] == [None, 3, 6]
+    assert meter.next_up(1, 4) is meter.next_down(1, 4) is None
+
+
+def test_the_tightest_limit_counts():
+    meter = graphs.meter(graphs.TWO, macs=100, params=8)  # 4 w1 w2 and 2 + w1
+    assert meter.counts((5, 4)) == (80, 7)
+    assert meter.used((80, 7)) == 7 / 8
+    assert meter.fits((100, 8))
+    assert not meter.fits((101, 8))
+    assert not meter.fits((100, 9))
+
+
+@given(graphs.any_graph(), st.data())
+def test_changes_are_counted_as_the_whole_is(graph, data):
+    meter = Meter(graph, [Limit("macs", 1), Limit("params", 1), Limit("thop_macs", 1)])
+    widths = data.draw(st.tuples(*(st.sampled_from(legal) for legal in meter.legal)))
+    wanted = data.draw(st.tuples(*(st.sampled_from(legal) for legal in meter.legal)))
+    some = data.draw(st.sets(st.integers(0, len(widths) - 1)))
+    after = tuple(wanted[g] if g in some else widths[g] for g in range(len(widths)))
+    counts = meter.counts_after(meter.counts(widths), widths, {g: wanted[g] for g in some})
+    assert counts == meter.counts(after)
+    costs = cost.costs(graph.cost, after)
+    assert counts == (costs.macs, costs.params, costs.thop_macs)
