@@ -1,0 +1,71 @@
+"""What the benchmarks share: models that are not trained but alive, tables, and medians."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+
+def tiny() -> nn.Module:
+    """A network of a few thousand parameters for a quick look, of torch's own classes: any process loads it."""
+    widths = (3, 32, 64, 64)
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 10))
+
+
+def build(name: str, seed: int = 0) -> nn.Module:
+    """A model by its torchvision name, or "tiny", in eval mode.
+
+    A fresh network has equal BatchNorm scales and statistics that fit no signal, so that a data-free score has nothing
+    to see and the signal dies on its way. Here the scales are drawn at random and the statistics are those of noise.
+    """
+    torch.manual_seed(seed)
+    if name == "tiny":
+        module = tiny()
+    else:
+        import torchvision
+
+        module = torchvision.models.get_model(name, weights=None)
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.1, 1.9)
+        norm.momentum = 1.0
+    with torch.no_grad():
+        module.train()(example(name, batch=4))
+    for norm in norms:
+        norm.momentum = 0.1
+    return module.eval()
+
+
+def example(name: str, batch: int = 1) -> torch.Tensor:
+    """Noise, shape (batch, 3, side, side)."""
+    side = 32 if name == "tiny" else 224
+    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table with columns of even width, which a terminal shows well too."""
+    texts = [list(map(str, row)) for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in texts) for column in range(len(header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in texts
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value: one run that was disturbed does not move it."""
+    return statistics.median(values)
+
+
+def say(text: str) -> None:
+    """Progress, on stderr; stdout carries the table."""
+    print(text, file=sys.stderr, flush=True)
