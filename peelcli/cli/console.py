@@ -11,6 +11,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -67,7 +68,9 @@ def working() -> Iterator[Callable[[str], None]]:
 
 def run(command: Callable[[], int | None]) -> NoReturn:
     """Run a command and end the process with the right exit code: one line and a hint, never a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupts: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, partial(_interrupt, interrupts))
     try:
         code = command() or DONE
         sys.stdout.flush()
@@ -77,7 +80,8 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = DONE
     except (Exception, KeyboardInterrupt) as error:
-        code = _explain(error)
+        # A C extension that is interrupted while it loads raises an ImportError of its own.
+        code = _explain(KeyboardInterrupt() if interrupts else error)
     sys.exit(code)
 
 
@@ -105,8 +109,9 @@ def _complain(message: str, hint: str) -> int:
     return BAD_INPUT
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+def _interrupt(interrupts: list[int], number: int, _frame: FrameType | None) -> NoReturn:
     """SIGTERM ends a run as Ctrl-C does, so that temporaries are removed."""
+    interrupts.append(number)
     raise KeyboardInterrupt
 
 

@@ -89,13 +89,13 @@ SUMMARY = """\
 größe: 980.00 MMACs (1.96 GFLOPs if a multiply-add counts twice), 24.0 % of the
 original
 
-per sample                                 before           after     kept
-──────────────────────────────────────────────────────────────────────────
-MACs                                   4.09 GMACs    980.00 MMACs   24.0 %
-FLOPs, a multiply-add counted twice   8.18 GFLOPs     1.96 GFLOPs   24.0 %
-MACs as thop counts                    4.13 GMACs   1000.00 MMACs   24.2 %
-parameters                                25.56 M          6.00 M   23.5 %
-ONNX file                                                 24.1 MB
+per sample                                 before          after     kept
+─────────────────────────────────────────────────────────────────────────
+MACs                                   4.09 GMACs   980.00 MMACs   24.0 %
+FLOPs, a multiply-add counted twice   8.18 GFLOPs    1.96 GFLOPs   24.0 %
+MACs as thop counts                    4.13 GMACs     1.00 GMACs   24.2 %
+parameters                                25.56 M         6.00 M   23.5 %
+ONNX file                                                24.1 MB
 
 budget                      at most         after      used
 ───────────────────────────────────────────────────────────
