@@ -265,16 +265,13 @@ class _Walker:
     def _neighbours(self, place: _Place, fresh: list[_Owned]) -> Iterator[tuple[_Place, list[_Owned]]]:
         """The places that must lose entries when this one does, with those entries."""
         node, side = place
-        hybrids = [_HybridIndex(idx=entry, root_idx=channel) for entry, channel in fresh]
         for dependency in node.dependencies:
             if not dependency.is_triggered_by(side):
                 continue
-            mapped = hybrids
-            for mapping in dependency.index_mapping:
-                if mapping is not None:
-                    mapped = mapping(mapped)
-            if mapped:
-                yield (dependency.target, dependency.handler), [(h.idx, h.root_idx) for h in mapped]
+            mappings = [mapping for mapping in dependency.index_mapping if mapping is not None]
+            entries = _mapped(fresh, mappings) if mappings else fresh
+            if entries:
+                yield (dependency.target, dependency.handler), entries
         if node.type is OPTYPE.CONV and removes_whole_groups(node.module):
             pruner = self._pruner(node)
             other = pruner.prune_in_channels if side == pruner.prune_out_channels else pruner.prune_out_channels
@@ -340,6 +337,14 @@ class _Walker:
 
     def _rank(self, layer: str) -> int:
         return self.log.rank.get(layer, len(self.log.rank))
+
+
+def _mapped(entries: list[_Owned], mappings: Iterable[Any]) -> list[_Owned]:
+    """The entries behind an op that moves them, by torch-pruning's own mappings."""
+    hybrids = [_HybridIndex(idx=entry, root_idx=channel) for entry, channel in entries]
+    for mapping in mappings:
+        hybrids = mapping(hybrids)
+    return [(h.idx, h.root_idx) for h in hybrids]
 
 
 def _claim(owner: dict[int, int], entries: Iterable[_Owned], ties: list[tuple[int, int]]) -> list[_Owned]:

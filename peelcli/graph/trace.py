@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from torch import nn
@@ -169,9 +170,12 @@ class _Part:
         entries: list[list[int]] = [[] for _ in range(channels)]
         for entry, channel in sorted(member.owner.items()):
             entries[channel].append(entry)
+        plain = tuple(map(tuple, entries))  # one object for all tensors of a layer
         result = []
         for tensor, dim, role, divisor in self.tensors:
-            indices = tuple(tuple(dict.fromkeys(e % divisor if divisor else e for e in own)) for own in entries)
+            indices = plain
+            if divisor:
+                indices = tuple(tuple(dict.fromkeys(entry % divisor for entry in own)) for own in entries)
             result.append(Slice(tensor, dim, role, indices))
         return result
 
@@ -182,9 +186,7 @@ class _Part:
 
 def _uneven(member: Member, bundles: tuple[tuple[int, ...], ...]) -> str:
     """Each bundle must own as many entries of a layer as every other."""
-    counts: dict[int, int] = defaultdict(int)
-    for channel in member.owner.values():
-        counts[channel] += 1
+    counts = Counter(member.owner.values())
     sizes = {sum(counts[channel] for channel in bundle) for bundle in bundles}
     return "" if len(sizes) == 1 else f"its channels own unequal shares of {member.layer}"
 
@@ -209,18 +211,34 @@ def _bundles(channels: int, ties: Sequence[tuple[int, int]]) -> tuple[tuple[int,
 
 
 def _lock_overlaps(drafts: Sequence[_Draft]) -> None:
-    """An entry that two groups, or two bundles of one group, both own can't be cut by either."""
-    owner: dict[tuple[str, int, int], tuple[int, int]] = {}
-    for position, draft in enumerate(drafts):
-        bundle_of = {channel: number for number, bundle in enumerate(draft.bundles) for channel in bundle}
-        for piece in tuple(draft.slices):
-            for channel, indices in enumerate(piece.indices):
-                for index in indices:
-                    claim = (position, bundle_of[channel])
-                    before = owner.setdefault((piece.tensor, piece.dim, index), claim)
-                    if before != claim:
-                        draft.refuse(f"shares entries of {piece.tensor} with other channels")
-                        drafts[before[0]].refuse(f"shares entries of {piece.tensor} with other channels")
+    """An entry that two groups, or two bundles of one group, both own can't be cut by either.
+
+    Nearly always no entry is claimed twice; only where one is does it matter by whom.
+    """
+    claimed: dict[tuple[str, int], set[int]] = defaultdict(set)
+    doubtful: set[tuple[str, int]] = set()
+    for draft in drafts:
+        for piece in draft.slices:
+            entries = list(chain.from_iterable(piece.indices))
+            own, others = set(entries), claimed[piece.tensor, piece.dim]
+            if len(own) < len(entries) or not others.isdisjoint(own):
+                doubtful.add((piece.tensor, piece.dim))
+            others |= own
+    for place in sorted(doubtful):
+        _lock_claimants(drafts, place)
+
+
+def _lock_claimants(drafts: Sequence[_Draft], place: tuple[str, int]) -> None:
+    """Refuse the drafts that disagree on whose an entry of one dimension of one tensor is."""
+    owner: dict[int, tuple[_Draft, tuple[int, ...]]] = {}
+    for draft in drafts:
+        bundle_of = {channel: bundle for bundle in draft.bundles for channel in bundle}
+        pieces = [piece for piece in draft.slices if (piece.tensor, piece.dim) == place]
+        for channel, index in ((c, i) for piece in pieces for c, own in enumerate(piece.indices) for i in own):
+            first, bundle = owner.setdefault(index, (draft, bundle_of[channel]))
+            if first is not draft or bundle is not bundle_of[channel]:
+                draft.refuse(f"shares entries of {place[0]} with other channels")
+                first.refuse(f"shares entries of {place[0]} with other channels")
 
 
 def _lock_ignored(drafts: Sequence[_Draft], patterns: Sequence[str]) -> None:
