@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeVar
@@ -50,7 +51,7 @@ def _read_quantity(value: Any) -> Any:
     """Accept "1G", "50%", 4_000_000 or a Quantity; refuse what is no positive bound."""
     if value is None or isinstance(value, Quantity):
         return value
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value in (math.inf, -math.inf):
         raise ValueError(f"{value!r} is not a number such as 1G, 250M or 50%")
     text = str(value).strip() if isinstance(value, str) else str(Fraction(value).limit_denominator())
     percent = text.endswith("%")

@@ -22,6 +22,11 @@ class PeelError(Exception):
         self.message = message
         self.hint = hint
 
+    def add(self, more: str) -> None:
+        """Say what came before the failure, in the same line."""
+        self.message = f"{self.message}; {more}"
+        self.args = (self.message,)
+
 
 class UsageError(PeelError):
     """A flag, a setting or an argument that can't be used."""

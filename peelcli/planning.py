@@ -15,7 +15,7 @@ from peelcli import plans, proving
 from peelcli.allocation.allocate import allocate
 from peelcli.allocation.select import keep_best
 from peelcli.config import Budget, Options
-from peelcli.errors import CheckFailed
+from peelcli.errors import CheckFailed, PeelError
 from peelcli.graph import cost, trace
 from peelcli.graph.legal import Legality
 from peelcli.records import ChannelGraph, Check, Costs, Cut, GroupScore, Limit, Locked, Plan, Scores, Subject
@@ -77,6 +77,10 @@ def settle(subject: Subject, budget: Budget, options: Options, clock: Clock) -> 
 
     Returns:
         What came of the last try; its failed checks say whether that is right.
+
+    Raises:
+        NothingToPrune: no group has a choice.
+        BudgetOutOfReach: the least legal widths cost more than the budget.
     """
     with clock.stage("trace"):
         graph = find_groups(subject, options)
@@ -86,9 +90,15 @@ def settle(subject: Subject, budget: Budget, options: Options, clock: Clock) -> 
     with clock.stage("score"):
         scores = _score(subject, graph, options)
     limits = bounds = _limits(budget, before)
+    unproven: list[str] = []
     for tries_left in reversed(range(REPLANS)):
         with clock.stage("allocate"):
-            widths = allocate(graph, scores, bounds, options.allocate, options.pool, options.tau)
+            try:
+                widths = allocate(graph, scores, bounds, options.allocate, options.pool, options.tau)
+            except PeelError as error:
+                if unproven:
+                    error.add(f"locked because cutting them breaks the proof: {', '.join(unproven)}")
+                raise
         made = Plan(
             model=owner,
             inputs=tuple(describe(value) for value in subject.inputs),
@@ -107,6 +117,9 @@ def settle(subject: Subject, budget: Budget, options: Options, clock: Clock) -> 
             continue
         with clock.stage("verify"):
             broken = proving.broken_groups(subject, made.cuts, partial(_predict, graph), options.seed)
+        if not broken:
+            break
+        unproven.extend(broken)
         reason = Locked(f"cutting it breaks the proof ({_told(settled.failed[0])})", "please report the model")
         graph = trace.lock(graph, broken, reason)
     return settled

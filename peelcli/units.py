@@ -38,8 +38,8 @@ def macs(value: int) -> str:
 
 
 def file_size(value: int) -> str:
-    """Write a number of bytes: "13.2 MB" (powers of ten)."""
+    """Write a number of bytes: "13.2 MB" (powers of ten); 999_999_999 becomes "1.0 GB"."""
     for factor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if value >= factor:
+        if round(value * 1000 / factor) >= 1000:
             return f"{value / factor:.1f} {unit}"
     return f"{value} B"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -213,7 +213,8 @@ def _bundles(channels: int, ties: Sequence[tuple[int, int]]) -> tuple[tuple[int,
 def _lock_overlaps(drafts: Sequence[_Draft]) -> None:
     """An entry that two groups, or two bundles of one group, both own can't be cut by either.
 
-    Nearly always no entry is claimed twice; only where one is does it matter by whom.
+    Nearly always no entry is claimed twice; only where one is does it matter by whom. A refused draft's claims still
+    stand: what it shares must stay for it.
     """
     claimed: dict[tuple[str, int], set[int]] = defaultdict(set)
     doubtful: set[tuple[str, int]] = set()
@@ -224,12 +225,13 @@ def _lock_overlaps(drafts: Sequence[_Draft]) -> None:
             if len(own) < len(entries) or not others.isdisjoint(own):
                 doubtful.add((piece.tensor, piece.dim))
             others |= own
-    for place in sorted(doubtful):
-        _lock_claimants(drafts, place)
+    disputes = [(draft, place[0]) for place in sorted(doubtful) for draft in _disputing(drafts, place)]
+    for draft, tensor in disputes:
+        draft.refuse(f"shares entries of {tensor} with other channels")
 
 
-def _lock_claimants(drafts: Sequence[_Draft], place: tuple[str, int]) -> None:
-    """Refuse the drafts that disagree on whose an entry of one dimension of one tensor is."""
+def _disputing(drafts: Sequence[_Draft], place: tuple[str, int]) -> Iterator[_Draft]:
+    """The drafts that disagree on whose an entry of one dimension of one tensor is."""
     owner: dict[int, tuple[_Draft, tuple[int, ...]]] = {}
     for draft in drafts:
         bundle_of = {channel: bundle for bundle in draft.bundles for channel in bundle}
@@ -237,8 +239,7 @@ def _lock_claimants(drafts: Sequence[_Draft], place: tuple[str, int]) -> None:
         for channel, index in ((c, i) for piece in pieces for c, own in enumerate(piece.indices) for i in own):
             first, bundle = owner.setdefault(index, (draft, bundle_of[channel]))
             if first is not draft or bundle is not bundle_of[channel]:
-                draft.refuse(f"shares entries of {place[0]} with other channels")
-                first.refuse(f"shares entries of {place[0]} with other channels")
+                yield from (draft, first)
 
 
 def _lock_ignored(drafts: Sequence[_Draft], patterns: Sequence[str]) -> None:
