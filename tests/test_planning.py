@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from peelcli import planning, proving
@@ -222,3 +223,24 @@ def test_groups_that_only_break_the_proof_together_are_locked_alone(monkeypatch)
     settled = settle(zoo.subject("resnet"), Budget(flops="70%"), UNIFORM)
     assert settled.failed == ()
     assert set(locked_in(settled)) == {"1.conv1", "2.conv1"}
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v3_small", "googlenet", "squeezenet1_1", "regnet_x_400mf", "shufflenet_v2_x0_5"]
+)
+def test_real_networks_with_random_weights(name):
+    """Some let the signal die, some misread: the proof holds all the same, and the budget is used."""
+    torch.manual_seed(0)
+    module = torchvision.models.get_model(
+        name, weights=None, **({"init_weights": False} if name == "googlenet" else {})
+    )
+    subject = Subject(module.train(), (torch.randn(1, 3, 32, 32),), name)
+    settled = settle(subject, Budget(flops="60%"))
+    checks = {check.name: check for check in settled.checks}
+    assert settled.failed == ()
+    assert checks["masked_equivalence"].ok is True
+    assert settled.after == settled.plan.predicted
+    assert max(checks[f"budget_{count}"].value for count in ("macs", "thop_macs")) > 0.995
+    if name == "googlenet":  # its auxiliary heads run in training only
+        outputs = settled.slim(torch.randn(2, 3, 32, 32))
+        assert [t.shape for t in outputs] == [(2, 1000)] * 3

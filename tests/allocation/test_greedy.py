@@ -28,6 +28,14 @@ def test_the_cheapest_loss_goes_first():
     assert greedy(graphs.meter(graph, macs=30), worth) == (1, 1)
 
 
+def test_what_a_cut_saves_is_looked_at_again_when_others_were_made():
+    # 2 w1 w2 + 9 w1 + 3 w2 = 39 at (2, 3), budget 27. b's last channel is worth nothing: (2, 2), 32. Before that cut a
+    # would have lost 6 for 15 MACs, now 6 for 13; b loses 3 for 7, which is less: (2, 1), 25.
+    terms = (graphs.product(2, 0, 1), graphs.product(9, 0), graphs.product(3, 1))
+    graph = graphs.graph([graphs.group("a", 2), graphs.group("b", 3)], terms)
+    assert greedy(graphs.meter(graph, macs=27), [[0.0, 3.0, 9.0], [0.0, 3.0, 6.0, 6.0]]) == (2, 1)
+
+
 def test_only_limits_that_are_broken_count():
     # a saves MACs, b parameters; only the parameters are over
     graph = graphs.graph([graphs.group("a", 4), graphs.group("b", 4)], (graphs.product(9, 0),), (graphs.product(1, 1),))

@@ -24,9 +24,10 @@ def test_rounded_down_then_the_best_steps():
 
 
 def test_a_step_is_judged_by_what_it_buys_for_its_price():
-    # a's channel costs 1 and is worth 2, b's costs 10 and is worth 10: a first, though b's is worth more
+    # a's channel costs 1 and is worth 2, b's costs 10 and is worth 7: a goes first, up to its 8, though b's is worth
+    # more; then b's does not fit, and four of a for one of b would lose
     graph = graphs.graph([graphs.group("a", 8), graphs.group("b", 8)], (graphs.product(1, 0), graphs.product(10, 1)))
-    assert legalise(graphs.meter(graph, macs=27), (1.0, 1.0), worth(2, 10)) == (7, 2)
+    assert legalise(graphs.meter(graph, macs=24), (1.0, 1.0), worth(2, 7)) == (8, 1)
 
 
 def test_a_trade_uses_what_no_step_can():
@@ -42,6 +43,13 @@ def test_no_trade_that_loses_gain_where_enough_is_used():
     graph = graphs.graph(graph.groups, (*graph.cost.macs, graphs.Term("fixed", 440, ())))
     assert legalise(graphs.meter(graph, macs=490), (1.0, 6.0), worth(1, 4)) == (2, 6)
     assert legalise(graphs.meter(graph, macs=490), (1.0, 6.0), worth(1, 1)) == (5, 5)
+
+
+def test_after_a_trade_steps_are_tried_again():
+    # 3 w1 w2 + 4 w2 <= 19. From (1, 1) b's step is worth 3 for 7: (1, 2), 14, and no step fits. One of b against three
+    # of a loses nothing and uses more: (4, 1), 16. Now a's fits: (5, 1), 19.
+    graph = graphs.graph([graphs.group("a", 5), graphs.group("b", 3)], (graphs.product(3, 0, 1), graphs.product(4, 1)))
+    assert legalise(graphs.meter(graph, macs=19), (1.0, 1.0), worth(1, 3)) == (5, 1)
 
 
 def test_a_free_step_is_taken():

@@ -251,6 +251,20 @@ def test_the_reasons_of_locks():
     assert groups_of("recurrent")["one"].locked is None
 
 
+@pytest.mark.parametrize(
+    ("name", "group", "reason"),
+    [
+        ("wide_first", "wide", "its channels own unequal shares of one"),  # half of them go one way, half another
+        ("gated", "0", "2.0 has fewer entries than the channels that seem to reach it"),
+        ("pixel_shuffle", "1", "3 has fewer entries than the channels that seem to reach it"),
+    ],
+)
+def test_what_can_t_be_cut_evenly_is_locked(name, group, reason):
+    found = groups_of(name)[group]
+    assert found.locked == Locked(reason)
+    assert (found.slices, found.attributes, found.legal_widths()) == ((), (), (found.full,))
+
+
 def test_a_model_that_is_one_layer():
     (group,) = zoo.graph_of(Subject(nn.Conv2d(3, 8, 3), (image(),), "conv")).groups
     assert (group.name, group.locked) == ("", Locked(OUTPUT_REASON))
