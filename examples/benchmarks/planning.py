@@ -2,14 +2,15 @@
 
 Both get the same networks and the same target, half of the multiply-adds.
 
-- peel: trace, digest, score, allocate; then the plan is decided and its cost is known.
+- peel: load, trace, digest, score, allocate; then the plan is decided and its cost is known.
 - loop: torch-pruning with global pruning by group magnitude, 100 steps to a ratio of 0.9, a recount after each, until
   at or below the target, as its examples do it.
 
 Every measurement is a fresh process, so that its peak memory is its own; the sides alternate. Seconds run from the
-model in memory to the decision, packages imported. Peak memory is the process's, and in brackets what it grew by over
-the packages and the model. Landing is the share of the target that the finished model takes, counted for both by
-torch's own counter: above 100 % the target is missed.
+model in memory to the decision, after a try on a tiny network that imports all packages; CPU seconds hold up better on
+a busy machine. Peak memory is the process's, and in brackets what it grew by over packages and model. Landing is the
+share of the target that the finished model takes, counted for both by torch's own counter: above 100 % the target is
+missed.
 
 By default both sides aim at multiply-adds alone. With --both-counts peel also holds what the thop package counts, as
 `peel prune --flops` does.
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -39,6 +41,8 @@ NETWORKS = ("resnet50", "mobilenet_v2", "efficientnet_b0", "densenet121")
 SIDES = ("peel", "loop")
 SHARE = 0.5
 STEPS, RATIO = 100, 0.9
+CLOCKS = ("seconds", "cpu")
+HEADER = ("network", "side", "seconds", "CPU seconds", "peak MiB", "landing", "stages (s)")
 
 
 def macs_of(module: nn.Module, inputs: torch.Tensor) -> int:
@@ -68,7 +72,9 @@ def by_peel(
     from peelcli.sources import digest
     from peelcli.surgery.prune import apply_cuts
 
-    subject, options, clock = pipeline.load(module, inputs), config.Options(), Clock(None)
+    options, clock = config.Options(), Clock(None)
+    with clock.stage("load"):
+        subject = pipeline.load(module, inputs)
     with clock.stage("trace"):
         graph = find_groups(subject, options)
         full = cost.costs(graph.cost, graph.full)
@@ -117,27 +123,27 @@ def by_loop(
     return (lambda: module), stages
 
 
-def measure(side: str, model: str, network: str, both: bool, limit: float) -> dict:
+def measure(side: str, model: str, options: argparse.Namespace) -> dict:
     """One side on one network, in this process."""
-    import thop  # noqa: F401  (both sides have their packages imported before the clock starts)
-    import torch_pruning  # noqa: F401
-
-    from peelcli import pipeline  # noqa: F401
-
+    torch.set_num_threads(options.threads)
+    plan = {"peel": by_peel, "loop": by_loop}[side]
+    plan(build("tiny"), example("tiny"), options.both_counts, options.limit)  # imports what it needs
     torch.manual_seed(0)
-    module, inputs = torch.load(model, weights_only=False), example(network)
-    before, start = peak(), time.perf_counter()
-    finish, stages = {"peel": by_peel, "loop": by_loop}[side](module, inputs, both, limit)
-    seconds = time.perf_counter() - start
+    module, inputs = torch.load(model, weights_only=False), example(options.only[0])
+    before, cpu, start = peak(), time.process_time(), time.perf_counter()
+    finish, stages = plan(module, inputs, options.both_counts, options.limit)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     after = peak()
     target = SHARE * macs_of(torch.load(model, weights_only=False), inputs)
     landing = macs_of(finish(), inputs) / target
-    return {"seconds": seconds, "peak": after, "grown": after - before, "landing": landing, "stages": stages}
+    memory = {"peak": after, "grown": after - before}
+    return {"seconds": seconds, "cpu": cpu, **memory, "landing": landing, "stages": stages}
 
 
 def in_fresh_process(side: str, model: str, network: str, options: argparse.Namespace) -> dict:
     """The same in a process of its own."""
     command = [sys.executable, __file__, "--measure", side, model, "--only", network, "--limit", str(options.limit)]
+    command += ["--threads", str(options.threads)]
     command += ["--both-counts"] if options.both_counts else []
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -155,21 +161,22 @@ def compare(network: str, options: argparse.Namespace) -> list[tuple[str, ...]]:
             for side in SIDES if turn % 2 == 0 else SIDES[::-1]:
                 found[side].append(in_fresh_process(side, model, network, options))
                 say(f"{network} {side}: {found[side][-1]['seconds']:.2f} s")
-    seconds = {side: median([run["seconds"] for run in runs]) for side, runs in found.items()}
-    return [_row(network, side, found[side], seconds) for side in SIDES]
+    ours = {clock: median([run[clock] for run in found["peel"]]) for clock in CLOCKS}
+    return [_row(network, side, found[side], ours) for side in SIDES]
 
 
-def _row(network: str, side: str, runs: list[dict], seconds: dict[str, float]) -> tuple[str, ...]:
+def _row(network: str, side: str, runs: list[dict], ours: dict[str, float]) -> tuple[str, ...]:
     last = runs[-1]
+    times = [median([run[clock] for run in runs]) for clock in CLOCKS]
+    shown = [f"{time:.2f} ({time / ours[clock]:.1f}x)" for clock, time in zip(CLOCKS, times, strict=True)]
     stages = ", ".join(f"{name} {median([run['stages'][name] for run in runs]):.2f}" for name in last["stages"])
     if side == "loop":
         stages = f"{last['stages']['steps']:.0f} steps"
     if any("gave_up" in run["stages"] for run in runs):
         stages = f"not there after {last['stages']['gave_up']:.0f} s and {stages}"
     memory = [median([run[key] for run in runs]) / 2**20 for key in ("peak", "grown")]
-    ratio = "1" if side == "peel" else f"{seconds[side] / seconds['peel']:.1f}"
-    landing = f"{last['landing']:.2%}"
-    return network, side, f"{seconds[side]:.2f}", ratio, f"{memory[0]:.0f} ({memory[1]:+.0f})", landing, stages
+    landing = f"{math.floor(last['landing'] * 1e4) / 100:.2f} %"  # rounded down: 100 % means all of it
+    return network, side, *shown, f"{memory[0]:.0f} ({memory[1]:+.0f})", landing, stages
 
 
 def main() -> None:
@@ -177,17 +184,18 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="a torchvision name, or tiny; repeatable")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each side; the median is shown")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds after which the loop gives up")
+    parser.add_argument("--threads", type=int, default=1, help="of torch; one, so that a busy machine disturbs less")
     parser.add_argument("--both-counts", action="store_true", help="peel holds thop's count as well")
     parser.add_argument("--quick", action="store_true", help="one repeat of a tiny network")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(measure(*options.measure, options.only[0], options.both_counts, options.limit)))
+        print(json.dumps(measure(*options.measure, options)))
         return
     if options.quick:
         options.only, options.repeats = ["tiny"], 1
     rows = [row for network in options.only or NETWORKS for row in compare(network, options)]
-    print(markdown(("network", "side", "seconds", "ratio", "peak MiB", "landing", "stages (s)"), rows))
+    print(markdown(HEADER, rows))
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def test_planning_benchmark(shell):
     done = shell(f"python '{EXAMPLES}/benchmarks/planning.py' --quick")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()]
     assert [row[:2] for row in rows[2:]] == [["tiny", "peel"], ["tiny", "loop"]]
-    assert 95 < float(rows[2][5].rstrip("%")) <= 100
+    assert 95 < float(rows[2][5].rstrip(" %")) <= 100
 
 
 def test_end_to_end_benchmark(shell):
