@@ -1,7 +1,7 @@
 """Plans as files: readable, made to be diffed, the same byte for byte each time.
 
 One slice is one line, kept channels are ranges ("0-3,5,8-11"): a diff of two plans shows the groups that changed.
-Which entries of a tensor belong to which channel is written in the shortest of four ways, see `_index_map`.
+Which entries of a tensor belong to which channel is written in the shortest of four ways, see `index_map`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,70 +17,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from peelcli.errors import PlanError
-from peelcli.records import Attribute, Costs, Cut, Group, Limit, Locked, ModelId, Plan, Role, Slice
+from peelcli.ranges import MOST_CHANNELS, Rows, blocks, from_ranges, index_map, to_ranges
+from peelcli.records import Attribute, Blend, Costs, Cut, Group, Limit, Locked, ModelId, Plan, Role, Slice
 
 VERSION = 1
 SCORE_DIGITS = 6
 LINE = 100  # leaves longer than this are broken up
-MOST_CHANNELS = 1 << 22  # no layer is as wide; a bound on what a damaged file can make us allocate
 _HINT = "make it again with `peel plan`"
-
-Rows = tuple[tuple[int, ...], ...]
-
-
-# --- integers as text -------------------------------------------------------------------------------------------------
-
-
-def to_ranges(numbers: Iterable[int]) -> str:
-    """Write whole numbers, in their order, with runs drawn together: (0, 1, 2, 3, 5, 8) becomes "0-3,5,8"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1] = [runs[-1][0], number]
-        else:
-            runs.append([number])
-    return ",".join("-".join(map(str, run)) for run in runs)
-
-
-def from_ranges(text: str, most: int = MOST_CHANNELS) -> tuple[int, ...]:
-    """Read what `to_ranges` wrote; at most `most` numbers.
-
-    Raises:
-        ValueError: the text is no list of ranges, or it is too long.
-    """
-    numbers: list[int] = []
-    for part in text.split(",") if text else ():
-        match = re.fullmatch(r"(\d{1,12})(?:-(\d{1,12}))?", part, re.ASCII)
-        if match is None:
-            raise ValueError(f"{part!r} is no number or range such as 0-3")
-        first = int(match[1])
-        last = first if match[2] is None else int(match[2])
-        if last < first:
-            raise ValueError(f"the range {part} runs backwards")
-        if len(numbers) + last - first >= most:
-            raise ValueError(f"more than {most} numbers")
-        numbers.extend(range(first, last + 1))
-    return tuple(numbers)
-
-
-def _index_map(rows: Rows) -> dict[str, Any]:
-    """Which entries belong to each channel, in the shortest of four ways.
-
-    Consecutive blocks: entry offset + c * repeat and the following, `repeat` of them, belong to channel c; 0 and 1 are
-    left out. Else `columns`: the first entry of every channel, then the second of every channel, ... And where the
-    channels have different numbers of entries `rows`: the entries of each channel.
-    """
-    offset, repeat = (rows[0][0] if rows[0] else 0), len(rows[0])
-    if repeat and rows == _blocks(len(rows), offset, repeat):
-        return {**({"offset": offset} if offset else {}), **({"repeat": repeat} if repeat != 1 else {})}
-    if repeat and all(len(row) == repeat for row in rows):
-        return {"columns": ";".join(map(to_ranges, zip(*rows, strict=True)))}
-    return {"rows": ";".join(map(to_ranges, rows))}
-
-
-def _blocks(count: int, offset: int, repeat: int) -> Rows:
-    return tuple(tuple(range(offset + c * repeat, offset + (c + 1) * repeat)) for c in range(count))
-
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
@@ -127,16 +69,23 @@ def _group(cut: Cut) -> dict[str, Any]:
     }
     if group.locked is not None:
         data["locked"] = asdict(group.locked)
-    if group.bundles != _blocks(group.full, 0, 1):
-        data["bundles"] = {"count": len(group.bundles), **_index_map(group.bundles)}
+    if group.bundles != blocks(group.full, 0, 1):
+        data["bundles"] = {"count": len(group.bundles), **index_map(group.bundles)}
     data["layers"] = list(group.layers)
     data["slices"] = [
-        {"tensor": piece.tensor, "dim": piece.dim, "role": piece.role, **_index_map(piece.indices)}
+        {"tensor": piece.tensor, "dim": piece.dim, "role": piece.role, **index_map(piece.indices)}
         for piece in group.slices
     ]
     attributes = [asdict(attribute) for attribute in group.attributes]
     data["attributes"] = [{key: value for key, value in a.items() if value is not None} for a in attributes]
+    if group.blends:
+        data["blends"] = [_blend(blend) for blend in group.blends]
     return data
+
+
+def _blend(blend: Blend) -> dict[str, Any]:
+    operands = ";".join(f"{argument}:{dim}" for argument, dim in blend.operands)
+    return {"op": blend.op, "call": blend.call, "operands": operands, "out": blend.out, **index_map(blend.indices)}
 
 
 def _layout(value: Any, depth: int, listed: bool = False) -> str:
@@ -173,7 +122,7 @@ class _Map(_Strict):
     rows: str | None = None
 
     def rows_of(self, count: int) -> Rows:
-        """The inverse of `_index_map` for `count` channels."""
+        """The inverse of `index_map` for `count` channels."""
         if self.columns is not None and self.rows is not None:
             raise ValueError("its indices are given twice")
         if self.columns is not None:
@@ -188,7 +137,7 @@ class _Map(_Strict):
             return rows
         if count * self.repeat > MOST_CHANNELS:
             raise ValueError(f"{count} channels of {self.repeat} entries each are more than any tensor has")
-        return _blocks(count, self.offset, self.repeat)
+        return blocks(count, self.offset, self.repeat)
 
 
 class _Slice(_Map):
@@ -199,6 +148,13 @@ class _Slice(_Map):
 
 class _Bundles(_Map):
     count: Channels
+
+
+class _Blend(_Map):
+    op: Name
+    call: Count
+    operands: Annotated[str, StringConstraints(pattern=r"^\d{1,3}:-?\d{1,3}(;\d{1,3}:-?\d{1,3})*$")]
+    out: Annotated[int, Field(ge=-1, le=64)]
 
 
 class _Attribute(_Strict):
@@ -226,6 +182,7 @@ class _Group(_Strict):
     layers: list[str]
     slices: list[_Slice]
     attributes: list[_Attribute]
+    blends: list[_Blend] = []
 
 
 class _Model(_Strict):
@@ -358,10 +315,11 @@ def _cut(raw: _Group) -> Cut:
         full=raw.full,
         step=raw.step,
         floor=raw.floor,
-        bundles=_blocks(raw.full, 0, 1) if raw.bundles is None else raw.bundles.rows_of(raw.bundles.count),
+        bundles=blocks(raw.full, 0, 1) if raw.bundles is None else raw.bundles.rows_of(raw.bundles.count),
         slices=tuple(_slice(piece, raw.full) for piece in raw.slices),
         attributes=tuple(Attribute(**dict(a)) for a in raw.attributes),
         locked=None if raw.locked is None else Locked(**dict(raw.locked)),
+        blends=tuple(_mixing(blend, raw.full) for blend in raw.blends),
     )
     _check_bundles(group)
     kept = from_ranges(raw.keep, raw.full)
@@ -374,6 +332,11 @@ def _slice(raw: _Slice, full: int) -> Slice:
         return Slice(raw.tensor, raw.dim, raw.role, raw.rows_of(full))
     except ValueError as error:
         raise ValueError(f"the slice of {raw.tensor}: {error}") from error
+
+
+def _mixing(raw: _Blend, full: int) -> Blend:
+    operands = tuple(tuple(map(int, pair.split(":"))) for pair in raw.operands.split(";"))
+    return Blend(raw.op, raw.call, operands, raw.out, raw.rows_of(full))  # type: ignore[arg-type]
 
 
 def _check_bundles(group: Group) -> None:

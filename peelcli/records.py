@@ -70,6 +70,27 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True)
+class Blend:
+    """An op without weights whose result depends on all channels of a group together: a norm, a mean, a softmax.
+
+    The slim model's one sees the kept channels alone, so what it is compared with has to as well.
+
+    Attributes:
+        op: name of the aten op.
+        call: which of its calls in the forward pass, from 0.
+        operands: (argument, dimension) of every tensor that is read along the channels.
+        out: dimension of the first output that has the channels too, or -1.
+        indices: for each channel of the group, the entries along the dimension that belong to it.
+    """
+
+    op: str
+    call: int
+    operands: tuple[tuple[int, int], ...]
+    out: int
+    indices: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Locked:
     """Why a width may not change, and what the user could do about it."""
 
@@ -91,6 +112,7 @@ class Group:
         slices: every tensor that must lose entries when a channel goes.
         attributes: every number in a module that follows.
         locked: why the width may not change, or None.
+        blends: ops that mix the channels without weights.
     """
 
     name: str
@@ -102,6 +124,7 @@ class Group:
     slices: tuple[Slice, ...]
     attributes: tuple[Attribute, ...]
     locked: Locked | None = None
+    blends: tuple[Blend, ...] = ()
 
     @property
     def bundle_size(self) -> int:

@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from peelcli import plans
+from peelcli.ranges import to_ranges
 
 BAR_CELLS = 16
 
@@ -110,7 +110,7 @@ def _gathered_at(names: Sequence[tuple[str, ...]], position: int) -> list[str]:
         numbers[key] += [int(name[position])] if is_number else []
     texts = []
     for key, found in numbers.items():
-        ranges = plans.to_ranges(sorted(found))
-        middle = ranges if len(found) == 1 else f"[{ranges}]"
+        spans = to_ranges(sorted(found))
+        middle = spans if len(found) == 1 else f"[{spans}]"
         texts.append(".".join((*key[:position], middle, *key[position + 1 :]) if found else key))
     return texts

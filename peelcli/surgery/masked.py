@@ -6,24 +6,26 @@ so their statistics are taken over the kept channels only; that is part of what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Union
 
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from peelcli.records import Cut
+from peelcli.surgery.blends import KeptBlends
 from peelcli.surgery.prune import entries_of
 from peelcli.tensors import full_copy, named_tensors, parent_of
 
 
-def masked_copy(module: nn.Module, cuts: Sequence[Cut]) -> tuple[nn.Module, KeptStatistics]:
+def masked_copy(module: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
     """A full-size copy in float64 and eval mode whose consumers read zeros from the removed channels.
 
-    Returns:
-        The copy, and the mode under which it has to run so that channel-mixing norms use the kept channels only.
+    It has to run under `mixing` with the same cuts.
     """
     silent = full_copy(module).double().eval()
     tensors = dict(named_tensors(silent))
@@ -31,7 +33,26 @@ def masked_copy(module: nn.Module, cuts: Sequence[Cut]) -> tuple[nn.Module, Kept
         for name, by_dim in entries_of(cuts, removed=True, role="in").items():
             for dim, gone in by_dim.items():
                 tensors[name].index_fill_(dim, torch.tensor(sorted(gone), device=tensors[name].device), 0)
-    return silent, KeptStatistics(silent, cuts)
+    return silent
+
+
+Mixing = Union[KeptBlends, "KeptStatistics"]
+
+
+@contextmanager
+def mixing(silent: nn.Module, cuts: Sequence[Cut]) -> Iterator[Mixing]:
+    """One forward pass of a masked copy, in which ops that mix channels use the kept ones only.
+
+    Where the trace noted every such op, those are the ones; else norms are known by their weights.
+    """
+    modes: Mixing = KeptBlends(cuts) if any(cut.group.blends for cut in cuts) else KeptStatistics(silent, cuts)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), modes:
+            yield modes
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 class KeptStatistics(TorchFunctionMode):
@@ -44,7 +65,7 @@ class KeptStatistics(TorchFunctionMode):
     def __init__(self, module: nn.Module, cuts: Sequence[Cut]) -> None:
         super().__init__()
         tensors = dict(named_tensors(module))
-        self.used: set[str] = set()
+        self.used: set[Any] = set()
         self._names: dict[int, str] = {}
         self._kept: dict[int, torch.Tensor] = {}
         for name, by_dim in entries_of(cuts, removed=True, role="out").items():

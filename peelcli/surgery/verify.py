@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from peelcli.records import Check, Cut, Subject
-from peelcli.surgery.masked import masked_copy
+from peelcli.surgery.masked import masked_copy, mixing
 from peelcli.surgery.prune import apply_cuts
 from peelcli.tensors import full_copy, named_tensors, one_sample, tensors_in
 
@@ -117,10 +117,13 @@ def _first_that_runs(
 
 
 def _masked_outputs(original: nn.Module, cuts: Sequence[Cut], inputs: Sequence[Inputs]) -> _Wanted:
-    masked, statistics = masked_copy(original, cuts)
-    with torch.no_grad(), statistics:
-        first, second = (tensors_in(masked(*sample)) for sample in inputs)
-    note = f"{len(statistics.used)} norms with statistics over kept channels" if statistics.used else ""
+    masked = masked_copy(original, cuts)
+    outputs = []
+    for sample in inputs:
+        with mixing(masked, cuts) as kept:
+            outputs.append(tensors_in(masked(*sample)))
+    first, second = outputs
+    note = f"{len(kept.used)} ops that mix channels compared over the kept ones" if kept.used else ""
     return _Wanted(first, tuple(_move(a, b) for a, b in zip(first, second, strict=True)), note)
 
 

@@ -1,0 +1,108 @@
+"""Closed-form counts from the sizes that the label pass saw."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+
+from torch import nn
+
+from peelcli.graph import cost
+from peelcli.graph.count import LayerOps
+from peelcli.graph.labels.resolve import Place, Resolved
+from peelcli.graph.labels.run import Extent, Product
+from peelcli.records import CostModel, Group, Polynomial, Share, Size, Term
+from peelcli.tensors import named_tensors
+
+Charges = tuple[int, dict[str, list[LayerOps]]]
+"""thop's count: in total, and of each call of the layers that it charges."""
+
+
+class CostMaker:
+    """Writes every count of one model as a polynomial in the widths of its groups."""
+
+    def __init__(self, resolved: Resolved, groups: Sequence[Group]) -> None:
+        self.resolved = resolved
+        self.groups = groups
+        self._shares: dict[Place, list[Share]] = defaultdict(list)
+        for position, (units, group) in enumerate(zip(resolved.units, groups, strict=True)):
+            for place, count in units.counts.items():
+                self._shares[place].append(Share(position, count, group.bundle_size))
+
+    def model(self, module: nn.Module, charges: Charges) -> tuple[CostModel, tuple[str, ...]]:
+        """The three polynomials, and what a user should know about them."""
+        macs = self._macs()
+        thop, notes = self._thop(macs, charges)
+        return CostModel(cost.simplify(macs), cost.simplify(self._params(module)), cost.simplify(thop)), notes
+
+    def _size(self, place: Place | None, entries: int) -> Size:
+        shares = tuple(self._shares.get(place, ())) if place is not None else ()
+        moving = sum(self.groups[s.group].full * s.num // s.den for s in shares)
+        return Size(entries - moving, shares)
+
+    def _extent(self, extent: Extent) -> Size:
+        return self._size(self.resolved.extent_place(extent), extent.size)
+
+    def _params(self, module: nn.Module) -> Polynomial:
+        owned = {name for name, _ in module.named_parameters()}
+        return tuple(
+            Term(name, 1, tuple(self._size(("tensor", name, dim), size) for dim, size in enumerate(tensor.shape)))
+            for name, tensor in named_tensors(module)
+            if name in owned
+        )
+
+    def _functions(self, charged: Collection[str]) -> tuple[tuple[Term, ...], ...]:
+        """Products of functions that no module makes: of two activations, and with weights."""
+        beside = [p for p in self.resolved.found.products if p.layer not in charged]
+        return self._terms(p for p in beside if not p.weighted), self._terms(p for p in beside if p.weighted)
+
+    def _macs(self) -> tuple[Term, ...]:
+        return self._terms(self.resolved.found.products)
+
+    def _terms(self, products: Iterable[Product]) -> tuple[Term, ...]:
+        merged: dict[tuple[str, tuple[Size, ...]], int] = defaultdict(int)
+        for product in products:
+            sizes = [self._extent(extent) for extent in product.extents]
+            fixed = math.prod(size.constant for size in sizes if not size.shares)
+            moving = tuple(size for size in sizes if size.shares)
+            merged[product.layer or product.op, moving] += product.coefficient * fixed
+        return tuple(Term(label, coefficient, sizes) for (label, sizes), coefficient in merged.items())
+
+    def _thop(self, macs: Sequence[Term], charges: Charges) -> tuple[Polynomial, tuple[str, ...]]:
+        """What thop counts: the MACs inside the layers that it has a rule for, and its charge for other layers.
+
+        What is left at full width goes in as a constant.
+        """
+        total, charged = charges
+        terms = [term for term in macs if term.label in charged]
+        weighted = {term.label for term in terms}
+        for layer, calls in charged.items():
+            if layer not in weighted:
+                terms.extend(self._charge((layer, call), ops) for call, ops in enumerate(calls))
+        full = [group.full for group in self.groups]
+        rest = total - sum(cost.term_at(term, full) for term in terms)
+        for some in self._functions(charged):  # thop sees some functions beside modules, by its version
+            seen = sum(cost.term_at(term, full) for term in some)
+            if abs(rest - seen) < abs(rest):
+                terms, rest = [*terms, *some], rest - seen
+        if not rest:
+            return tuple(terms), ()
+        note = f"thop counts {rest:+d} against the closed form for reasons that no width changes"
+        return (*terms, Term("thop only", rest, ())), (note,)
+
+    def _charge(self, call: tuple[str, int], charged: LayerOps) -> Term:
+        """A charge that is a multiple of what goes in or comes out falls with it."""
+        shape = self.resolved.found.calls.get(call)
+        for extents in (shape.inputs, shape.outputs) if shape else ():
+            entries = math.prod(extent.size for extent in extents)
+            if extents and entries and charged.ops % entries == 0:
+                return Term(call[0], charged.ops // entries, tuple(self._extent(extent) for extent in extents))
+        return self._per_channel(call, charged, shape.inputs if shape else ())
+
+    def _per_channel(self, call: tuple[str, int], charged: LayerOps, extents: Sequence[Extent]) -> Term:
+        for extent in extents:
+            size = self._extent(extent)
+            if size.shares and charged.ops % extent.size == 0:
+                return Term(call[0], charged.ops // extent.size, (size,))
+        return Term(call[0], charged.ops, ())
