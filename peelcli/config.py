@@ -118,7 +118,8 @@ class Source(BaseModel):
     """Where a model comes from, and which input it takes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    input: tuple[str, ...] = Field((), description="shape of an input, e.g. 1,3,224,224 or mask:1,77:int64; repeatable")
+    input: tuple[str, ...] = Field((), description="an input, e.g. 1,3,224,224 or ids=1x77:int64:<30522; repeatable")
+    inputs: str | None = Field(None, description="function that returns example inputs: file.py:function")
     weights: str | None = Field(None, description="checkpoint for a model that was given by name or by factory")
     factory: str | None = Field(None, description="what builds the module: file.py:function or pkg.module:function")
     code: str | None = Field(None, description="Python file with the classes of a pickled module")
@@ -139,6 +140,7 @@ class Settings(TypedDict, total=False):
     tau: float
     seed: int
     input: Sequence[str]
+    inputs: str | None
     weights: str | None
     factory: str | None
     code: str | None

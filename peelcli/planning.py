@@ -21,7 +21,7 @@ from peelcli.graph.legal import Legality
 from peelcli.records import ChannelGraph, Check, Costs, Cut, GroupScore, Limit, Locked, Plan, Scores, Subject
 from peelcli.scoring import table
 from peelcli.sources import digest
-from peelcli.sources.inputs import describe
+from peelcli.sources.inputs import texts
 from peelcli.surgery import verify
 from peelcli.surgery.prune import apply_cuts
 
@@ -101,7 +101,7 @@ def settle(subject: Subject, budget: Budget, options: Options, clock: Clock) -> 
                 raise
         made = Plan(
             model=owner,
-            inputs=tuple(describe(value) for value in subject.inputs),
+            inputs=texts(subject),
             settings=_described(budget, options, scores),
             budget=limits,
             before=before,

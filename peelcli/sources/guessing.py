@@ -1,34 +1,38 @@
-"""Which inputs are worth a try: what the model says of itself, then its first layer's channels at usual sizes."""
+"""Which inputs are worth a try: what the model says of itself, then its arguments' names and its first layers."""
 
 from __future__ import annotations
 
+import inspect
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from torch import nn
 
-_IMAGES = (224, 32, 28, 64, 96, 128, 299, 256, 384, 512, 48, 16, 8)
-_SIGNALS = (1024, 128, 256, 512, 4096, 16000, 64, 32, 16)
-_VOLUMES = ((16, 112, 112), (16, 224, 224), (32, 32, 32), (64, 64, 64), (8, 56, 56), (16, 16, 16), (8, 8, 8))
-_TOKENS = (16, 77, 128, 512)
-_FIRST_LAYERS = 3  # layers are listed as they were defined, not as they run: try more than the first
+from peelcli.sources import configs, conventions, signature
+from peelcli.sources.firstlayers import Suggestion
+from peelcli.sources.specs import InputSpec, Spec
+
+_COMBINATIONS = 200  # of several arguments' alternatives
+_FALLBACKS = ((1, 3, 224, 224), (1, 3, 32, 32), (1, 1, 28, 28))  # where no layer tells anything
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One input to try, the batch first; dtype None is the model's own."""
+    """One call to try, and what it was taken from."""
 
-    shape: tuple[int, ...]
+    specs: tuple[Spec, ...]
     origin: str
-    dtype: str | None = None
 
 
 def candidates(module: nn.Module) -> Iterator[Candidate]:
-    """Inputs in the order in which they should be tried."""
+    """Calls in the order in which they should be tried."""
     yield from _timm(module)
-    yield from _transformers(module)
-    yield from _first_layers(module)
+    yield from (Candidate(_plain(specs, module), "transformers' config") for specs in configs.calls(module))
+    yield from _arguments(module)
+    if len(signature.required(module)) <= 1:
+        yield from (Candidate((InputSpec(shape),), "usual sizes of images") for shape in _FALLBACKS)
 
 
 def _timm(module: nn.Module) -> Iterator[Candidate]:
@@ -36,52 +40,45 @@ def _timm(module: nn.Module) -> Iterator[Candidate]:
         settings = getattr(module, name, None)
         size = settings.get("input_size") if isinstance(settings, dict) else getattr(settings, "input_size", None)
         if _is_shape(size):
-            yield Candidate((1, *size), f"timm's {name}")
-
-
-def _transformers(module: nn.Module) -> Iterator[Candidate]:
-    config = getattr(module, "config", None)
-    if not hasattr(config, "model_type"):
-        return
-    if getattr(module, "main_input_name", "") == "input_ids":
-        yield from (Candidate((1, length), "transformers' config", "int64") for length in _TOKENS)
-        return
-    size, channels = getattr(config, "image_size", None), getattr(config, "num_channels", 3)
-    if isinstance(size, int):
-        size = (size, size)
-    if _is_shape(size) and isinstance(channels, int):
-        yield Candidate((1, channels, *size), "transformers' config")
+            yield Candidate((InputSpec((1, *size)),), f"timm's {name}")
 
 
 def _is_shape(value: Any) -> TypeGuard[Sequence[int]]:
     return isinstance(value, Sequence) and len(value) > 0 and all(isinstance(size, int) and size > 0 for size in value)
 
 
-def _first_layers(module: nn.Module) -> Iterator[Candidate]:
-    seen = set()
-    for name, layer in module.named_modules():
-        shapes = tuple(_shapes(layer))
-        if not shapes or shapes in seen:
-            continue
-        seen.add(shapes)
-        dtype = "int64" if isinstance(layer, nn.Embedding) else None
-        yield from (Candidate(shape, f"the layer {name or type(layer).__name__}", dtype) for shape in shapes)
-        if len(seen) == _FIRST_LAYERS:
-            return
+def _plain(specs: tuple[Spec, ...], module: nn.Module) -> tuple[Spec, ...]:
+    """The only input needs no name where it is forward's first."""
+    first = next(iter(signature.positional(module) or ()), None)
+    if len(specs) == 1 and first is not None and specs[0].name == first.name:
+        return (replace(specs[0], name=None),)
+    return specs
 
 
-def _shapes(layer: nn.Module) -> Iterator[tuple[int, ...]]:
-    """Inputs that would suit a layer if it were the first."""
-    match layer:
-        case nn.Conv1d():
-            yield from ((1, layer.in_channels, length) for length in _SIGNALS)
-        case nn.Conv2d():
-            yield from ((1, layer.in_channels, size, size) for size in _IMAGES)
-        case nn.Conv3d():
-            yield from ((1, layer.in_channels, *size) for size in _VOLUMES)
-        case nn.Linear():
-            yield from ((1, layer.in_features), (1, 16, layer.in_features))
-        case nn.RNNBase():
-            yield (1, 16, layer.input_size)
-        case nn.Embedding():
-            yield from ((1, length) for length in _TOKENS)
+def _arguments(module: nn.Module) -> Iterator[Candidate]:
+    """By what forward needs; where it needs nothing, by its first argument."""
+    wanted: list[inspect.Parameter | None] = [*signature.required(module)]
+    wanted = wanted or [next(iter(signature.positional(module) or ()), None)]
+    choices = conventions.alternatives(module, wanted)
+    if len(wanted) == 1:
+        yield from (Candidate((choice.spec,), choice.origin) for choice in choices[0])
+        return
+    for combination in _combined(choices):
+        named = tuple(
+            replace(choice.spec, name=parameter.name)
+            for choice, parameter in zip(combination, wanted, strict=True)
+            if isinstance(parameter, inspect.Parameter)
+        )
+        yield Candidate(named, "the arguments' names and the first layers")
+
+
+def _combined(choices: Sequence[Sequence[Suggestion]]) -> Iterator[tuple[Suggestion, ...]]:
+    """One alternative for each argument: first all of the same rank, then those that differ, low ranks first."""
+    if not choices or not all(choices):
+        return
+    ranks = range(max(map(len, choices)))
+    level = [tuple(min(rank, len(choice) - 1) for choice in choices) for rank in ranks]
+    near = itertools.product(*(range(min(len(choice), 6)) for choice in choices))
+    spread = sorted(itertools.islice(near, _COMBINATIONS * 10), key=sum)
+    for picked in itertools.islice(dict.fromkeys([*level, *spread]), _COMBINATIONS):
+        yield tuple(choice[at] for choice, at in zip(choices, picked, strict=True))

@@ -22,6 +22,7 @@ from peelcli.sources.usercode import RANDOM_WEIGHTS
 Built = tuple[nn.Module, tuple[str, ...]]
 
 # Which head a transformers config gets, the first one that it has.
+_SEQUENCE_HEADS = ("AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq")  # where there is an encoder and a decoder
 _HEADS = (
     "AutoModelForImageClassification",
     "AutoModelForSemanticSegmentation",
@@ -116,7 +117,7 @@ def _architecture(transformers: Any, config: Any) -> Any:
 
 
 def _with_head(transformers: Any, config: Any) -> Any:
-    for head in _HEADS:
+    for head in (*(_SEQUENCE_HEADS if getattr(config, "is_encoder_decoder", False) else ()), *_HEADS):
         auto = getattr(transformers, head)
         if type(config) in auto._model_mapping:
             return auto.from_config(config, attn_implementation="eager")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from peelcli.tensors import meta_copy, to_meta
+from peelcli.tensors import full_copy, meta_copy, tensors_in, to_meta
 
 _LONGEST = 200  # characters of a complaint that are shown
 
@@ -35,9 +34,9 @@ def on_meta(module: nn.Module) -> Run:
 
 
 def on_real_copy(module: nn.Module) -> Run:
-    """The same on a copy with its weights, in eval mode."""
+    """The same on a copy in eval mode that shares the module's parameters: a forward call does not change them."""
     try:
-        double = copy.deepcopy(module).eval()
+        double = full_copy(module, {id(parameter): parameter for parameter in module.parameters()}).eval()
     except Exception as error:
         return _refusal(f"the module can't be copied: {told(error)}")
     return lambda inputs: _run(double, inputs)
@@ -50,7 +49,13 @@ def complaint(module: nn.Module, inputs: tuple[Any, ...]) -> str | None:
         module: not changed; both tries run on copies, in eval mode and without gradients.
         inputs: forward's positional arguments.
     """
-    return on_meta(module)(inputs) and on_real_copy(module)(inputs)
+    heard = on_meta(module)(inputs)
+    return on_real_copy(module)(inputs) if heard or holds_integers(inputs) else None
+
+
+def holds_integers(inputs: tuple[Any, ...]) -> bool:
+    """Whether there are values that may be out of range, which is not seen on the meta device."""
+    return any(not (t.is_floating_point() or t.is_complex() or t.dtype is torch.bool) for t in tensors_in(inputs))
 
 
 def _refusal(reason: str) -> Run:

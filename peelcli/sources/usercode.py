@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from peelcli import files
 from peelcli.errors import SourceError
 
 RANDOM_WEIGHTS = "the weights are random (seed 0)"
@@ -126,6 +127,14 @@ def is_there(factory: str) -> bool:
         return package in sys.modules or importlib.util.find_spec(package) is not None
 
 
+def is_generated(factory: str) -> bool:
+    """Whether a factory stands in a file that peel wrote: its `load` brings the weights."""
+    path = Path(factory.rpartition(":")[0])
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(len(files.GENERATED)) == files.GENERATED.encode()
+    return False
+
+
 def build(factory: str) -> nn.Module:
     """Call a factory, `file.py:function` or `pkg.module:function`, without arguments.
 
@@ -149,6 +158,22 @@ def build(factory: str) -> nn.Module:
             hint="a factory is called without arguments and returns the model",
         )
     return module
+
+
+def call(function: str) -> Any:
+    """Call a function of the user's, named as a factory is; random values are the same in every run.
+
+    Raises:
+        SourceError: it can't be found, or raises.
+    """
+    found, file = _find(function)
+    try:
+        with seeded(), importable(file.parent if file else Path.cwd()):
+            return found()
+    except (Exception, SystemExit) as error:
+        raise SourceError(
+            f"{function} raised {told(error, file)}", hint="it is called without arguments and returns example inputs"
+        ) from error
 
 
 def _find(factory: str) -> tuple[Callable[[], Any], Path | None]:

@@ -1,48 +1,12 @@
-"""Example inputs: read, made, guessed."""
-
-import copy
+"""Example inputs: made from what was asked for, or brought by the user."""
 
 import pytest
 import torch
 from torch import nn
 
 from peelcli.errors import InputError
-from peelcli.sources.inputs import InputSpec, describe, guess, make, parse
-
-
-@pytest.mark.parametrize(
-    ("text", "spec"),
-    [
-        ("1,3,224,224", InputSpec((1, 3, 224, 224))),
-        ("1x3x224x224", InputSpec((1, 3, 224, 224))),
-        (" 1 , 3 ", InputSpec((1, 3))),
-        ("1X3", InputSpec((1, 3))),
-        ("8", InputSpec((8,))),
-        ("image:1,3,8,8", InputSpec((1, 3, 8, 8), "image")),
-        ("ids:1x77:int64", InputSpec((1, 77), "ids", "int64")),
-        ("1,77:int64", InputSpec((1, 77), None, "int64")),
-        ("x: 2x2 : half", InputSpec((2, 2), "x", "half")),
-    ],
-)
-def test_every_spelling(text, spec):
-    assert parse(text) == spec
-    assert parse(str(spec)) == spec
-
-
-@pytest.mark.parametrize(
-    "text", ["", "abc", "1,,3", "1,-3", "1.5,2", "a:b:c", "1x3:int64:2", "1,0,3", "two words:1,3", ":1"]
-)
-def test_what_is_no_shape(text):
-    with pytest.raises(InputError) as caught:
-        parse(text)
-    assert repr(text) in caught.value.message
-    assert "1,3,224,224" in caught.value.hint
-
-
-def test_a_type_that_does_not_exist_is_answered_with_near_ones():
-    with pytest.raises(InputError) as caught:
-        parse("1,3:int46")
-    assert "int64" in caught.value.hint
+from peelcli.records import Subject
+from peelcli.sources.inputs import arrange, describe, from_function, function_in, make, parse, texts
 
 
 class Two(nn.Module):
@@ -78,9 +42,11 @@ def test_names_go_to_their_arguments_and_the_rest_in_order():
     [
         (["image:1,3"], "forward needs ids, which no --input gives"),
         (["1,2", "1,2", "1,2", "1,2"], "forward takes 3 inputs (ids, image, mask), 4 were given"),
-        (["ids:1,2", "ids:1,3"], "forward takes 3 inputs"),
-        (["imag:1,2", "1,2"], "forward has no argument named imag"),
-        (["quiet:1"], "forward has no argument named quiet"),
+        (["ids:1,2", "ids:1,3"], "the input ids is given twice"),
+        (["imag:1,2", "1,2"], "forward has no argument named imag: forward(ids, image=None, mask=None, quiet="),
+        (["1,2", "quiet=True"], "forward takes quiet by keyword only"),
+        (["1,2", "image.left=1x2", "image[0]=1x2"], "the entries of image are not numbered from 0 on"),
+        (["1,2", "image.left=1x2", "image.left=1x3"], "the input image.left is given twice"),
     ],
 )
 def test_inputs_that_do_not_fit_the_signature(texts, said):
@@ -126,84 +92,83 @@ def test_bool_and_describe():
     assert describe(None) == "None"
 
 
-def cifar(size):
-    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * size * size, 2))
+class Nested(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, batch, images, scale=1.0, mode="sum"):
+        return self.fc(batch["image"]) + images[0].mean() * scale
+
+
+NESTED = ["batch.mask=1x4:int64", "images[1]=3x2x2", "scale=0.5", "images[0]=3x4x4", "batch.image=1x4"]
+
+
+def test_dicts_and_lists_are_put_together_from_their_paths():
+    batch, images, scale = make([parse(text) for text in NESTED], Nested())
+    assert set(batch) == {"image", "mask"}
+    assert batch["mask"].tolist() == [[1] * 4]
+    assert [tuple(image.shape) for image in images] == [(3, 4, 4), (3, 2, 2)]
+    assert scale == 0.5
+
+
+def test_texts_make_the_same_inputs_again():
+    module = Nested()
+    once = texts(Subject(module, make([parse(text) for text in NESTED], module), "nested"))
+    assert once == ("{mask=1x4:int64:1..1, image=1x4}", "[3x4x4, 3x2x2]", "0.5")
+    again = make([parse(text) for text in once], module)
+    assert texts(Subject(module, again, "nested")) == once
+
+
+def test_ranges_are_kept_in_values_and_texts():
+    ids, image, mask = make([parse("ids=2x3:int64:<9"), parse("mask=2x3:int64:4..7")], Two())
+    assert (int(ids.min()), int(ids.max())) == (0, 8)
+    assert (int(mask.min()), int(mask.max())) == (4, 7)
+    assert texts(Subject(Two(), (ids, image, mask), "two")) == ("2x3:int64:<9", "None", "2x3:int64:4..7")
+
+
+def test_token_types_are_zero_where_nothing_else_is_said():
+    class Typed(nn.Module):
+        def forward(self, token_type_ids, segment):
+            return token_type_ids
+
+    types, segment = make([parse("1x4:int64:<5"), parse("segment=1x4:int64")], Typed())
+    assert types.max() == 4
+    assert not segment.any()
+
+
+def test_examples_by_position_and_by_name():
+    ids, mask = torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2)
+    assert arrange(Two(), ids) == (ids,)
+    assert arrange(Two(), [ids, None, mask]) == (ids, None, mask)
+    assert arrange(Two(), {"mask": mask, "ids": ids}) == (ids, None, mask)
 
 
 @pytest.mark.parametrize(
-    ("module", "shape"),
+    ("example", "said"),
     [
-        (cifar(32), "1x3x32x32"),
-        (cifar(28), "1x3x28x28"),
-        (cifar(299), "1x3x299x299"),
-        (nn.Sequential(nn.Conv2d(5, 4, 3), nn.AdaptiveAvgPool2d(1)), "1x5x224x224"),
-        (nn.Sequential(nn.Conv1d(2, 4, 3), nn.Flatten(), nn.Linear(4 * 126, 2)), "1x2x128"),
-        (nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(2 * 16**3, 2)), "1x1x16x16x16"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), "1x784"),
-        (nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2)), "1x16:int64"),
-        (nn.Conv2d(3, 4, 3), "1x3x224x224"),
+        (7, "the example is int, not a tensor"),
+        ((1, "a"), "the example is tuple, not a tensor"),
+        ({"image": torch.zeros(1)}, "forward needs ids"),
+        ({"idz": torch.zeros(1)}, "forward has no argument named idz"),
+        ({"ids": torch.zeros(1), "quiet": True}, "forward takes quiet by keyword only"),
     ],
 )
-def test_first_layers_and_trial_sizes(module, shape):
-    module.train()
-    before = copy.deepcopy(module.state_dict())
-    (spec,), note = guess(module)
-    assert str(spec) == shape
-    assert note.startswith(f"input {shape} guessed from the layer ")
-    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
-    assert module.training
-
-
-def test_what_timm_and_transformers_say_of_themselves_comes_first():
-    module = cifar(32)
-    module.pretrained_cfg = {"input_size": (3, 32, 32)}
-    assert guess(module)[1].startswith("input 1x3x32x32 guessed from timm's pretrained_cfg")
-    module.pretrained_cfg = {"input_size": (3, 99, 99)}  # built at another size than its config says
-    assert str(guess(module)[0][0]) == "1x3x32x32"
-
-
-def test_a_layer_that_is_defined_first_but_runs_last():
-    class Backwards(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.head = nn.Linear(4, 2)
-            self.conv = nn.Conv2d(3, 4, 3)
-
-        def forward(self, x):
-            return self.head(self.conv(x).mean((2, 3)))
-
-    assert str(guess(Backwards())[0][0]) == "1x3x224x224"
-
-
-def test_a_module_that_can_not_run_on_meta_is_tried_for_real():
-    class Looks(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc = nn.Linear(4, 2)
-
-        def forward(self, x):
-            return self.fc(x) if x.sum().item() < 1e9 else x
-
-    assert str(guess(Looks())[0][0]) == "1x4"
-
-
-def test_several_required_arguments_are_asked_for():
+def test_examples_that_do_not_fit_the_signature(example, said):
     with pytest.raises(InputError) as caught:
-        guess(Both())
-    assert "left, right" in caught.value.message
-    assert "--input left:SHAPE --input right:SHAPE" in caught.value.hint
+        arrange(Two(), example)
+    assert said in caught.value.message
+    assert caught.value.hint
 
 
-def test_nothing_that_runs():
-    class Picky(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc = nn.Linear(4, 2)
-
-        def forward(self, x):
-            raise RuntimeError("I want\na list")
-
-    with pytest.raises(InputError) as caught:
-        guess(Picky())
-    assert "none could be guessed: I want" in caught.value.message
-    assert "--input" in caught.value.hint
+def test_a_function_of_the_users(tmp_path):
+    file = tmp_path / "given.py"
+    file.write_text("import torch\ndef one():\n    return {'ids': torch.randint(0, 9, (2, 3))}\n")
+    example, note = from_function(Two(), f"{file}:one")
+    assert example[0].shape == (2, 3)
+    assert note == "--inputs given.py:one gave the input"
+    (told,) = texts(Subject(Two(), example, "two", ("some", note)))
+    assert told.startswith("--inputs given.py:one (2x3:int64:")
+    assert function_in((told,)) == "given.py:one"
+    assert function_in(("1x3",)) is None
+    assert function_in(()) is None
