@@ -8,7 +8,7 @@ BIN := .venv/bin
 # One thread a worker: two workers on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help venv lint types layers format check test test-slow demo clean
+.PHONY: help venv lint types layers format check test test-slow demo zoo clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -44,6 +44,10 @@ format: venv  ## mend style and format in place
 
 demo: venv  ## prune an ImageNet-trained EfficientNet-Lite0 and leave slim.onnx
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
+
+zoo: venv  ## peel and plain torch-pruning on every architecture of the zoo; hours, goes on where it stopped
+	$(BIN)/python examples/benchmarks/zoo.py --jobs $(WORKERS)
+	$(BIN)/python examples/benchmarks/zoo.py --table docs/coverage.md
 
 clean:  ## remove .venv and all caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,176 @@
+"""docs/coverage.md from the zoo's results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from common import markdown, median
+
+Row = dict[str, Any]
+Rows = dict[tuple[str, str], Row]
+OUTCOMES = {
+    "right": "half of the multiply-adds gone; all proofs hold",
+    "partly": "the same at the least cost that can be reached, which is above half",
+    "unproven": "cut, runs and trains, but one proof had nothing to compare",
+    "refused": "said no, with the reason; nothing written",
+    "not smaller": "nothing was cut, silently",
+    "does not run": "the result raises",
+    "error": "an error before there was a result",
+    "wrong": "the result computes something else, or does not train",
+    "hang": "over the time limit",
+    "traceback": "an error that is not meant for users",
+}
+GOOD = ("right", "partly")
+KINDS = {"cnn": "convolutional", "transformer": "transformers", "other": "others"}
+HEADER = (
+    "model", "kind", "groups", "locked", "reach", "left", "outcome", "masked", "parity", "seconds", "MiB",
+    "plain: outcome", "left",
+)  # fmt: skip
+PAGE = """\
+# Coverage: the zoo
+
+Made by `python examples/benchmarks/zoo.py --table docs/coverage.md` from the results of that script; do not edit.
+
+{count} architectures with random weights, each at its usual input, each in a process of its own with one thread, at
+most {limit} seconds of CPU, of which peel may take 60 beside loading and export. Nothing was said to peel but the
+budget: half of the multiply-adds, or what `peel inspect` calls reachable where that is more; {guessed} of the inputs
+were guessed too. Beside it, on the same models, torch-pruning as its readme shows it: ratio 0.5, group magnitude, the
+layers that make the output ignored, no hints, 60 seconds.
+
+**Right** means for both: smaller, trains a step of SGD, and equal in float64 to the original with the removed channels
+set to zero, to 1e-9 of what another input changes. For peel it means more: the budget is met by an independent count,
+and onnxruntime agrees with torch on the exported file.
+
+## Summary
+
+{summary}
+
+{medians}
+
+Removable is the share of the multiply-adds that can go at most, none where peel was neither right nor partly right;
+reach, below, is what is then left. What plain torch-pruning removed is taken over its right ones. Both are medians.
+
+## What did not work, and why
+
+{failures}
+
+## Every model
+
+Groups are sets of coupled channels; locked ones can't change, and in brackets is how many of these the proof locked
+after the trace had let them pass. Masked is the largest difference to the masked original, parity that of the ONNX
+file; both are relative. Seconds are CPU time from the model in memory to the proven slim one, on a small shared
+machine.
+
+{table}
+
+## Again
+
+    make zoo                                                        # hours; goes on where it stopped
+    python examples/benchmarks/zoo.py --only '*resnet18' --again    # one model, both sides
+    python examples/benchmarks/zoo.py --table docs/coverage.md      # this page
+
+Versions: {versions}.
+"""
+
+
+def page(rows: Rows) -> str:
+    """The whole page; models in the order of the zoo, those without a row on a side left blank there."""
+    names = list(dict.fromkeys(name for name, _ in rows))
+    peel = {name: rows[name, "peel"] for name in names if (name, "peel") in rows}
+    plain = {name: rows[name, "plain"] for name in names if (name, "plain") in rows}
+    either = {**plain, **peel}
+    return PAGE.format(
+        count=len(names),
+        limit=180,
+        guessed=f"{sum(bool(row.get('guessed')) for row in either.values())} of {len(either)}",
+        summary=_summary(peel, plain),
+        medians=_medians(peel, plain),
+        failures=_failures(peel),
+        table=markdown(HEADER, [_cells(peel.get(name, {}), plain.get(name, {}), name) for name in names]),
+        versions=_versions(list(rows.values())),
+    )
+
+
+def _summary(peel: dict[str, Row], plain: dict[str, Row]) -> str:
+    counts = [Counter(row["outcome"] for row in side.values()) for side in (peel, plain)]
+    sizes = len(peel), len(plain)
+    lines = [
+        (f"**{outcome}**", _share(counts[0][outcome], sizes[0]), _share(counts[1][outcome], sizes[1]), meaning)
+        for outcome, meaning in OUTCOMES.items()
+        if any(count[outcome] for count in counts)
+    ]
+    lines.append(("models", str(len(peel)), str(len(plain)), ""))
+    return markdown(("outcome", "peel", "plain torch-pruning", "what it means"), lines)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} ({part / whole:.0%})" if whole else "-"
+
+
+def _medians(peel: dict[str, Row], plain: dict[str, Row]) -> str:
+    lines = []
+    for kind, words in KINDS.items():
+        ours = [row for row in peel.values() if row["kind"] == kind]
+        theirs = [row for row in plain.values() if row.get("kind") == kind]
+        good = [row for row in theirs if row["outcome"] == "right"]
+        cells = (
+            _median([1 - row["reach"] if row["outcome"] in GOOD else 0.0 for row in ours]),
+            _share(sum(row["outcome"] in GOOD for row in ours), len(ours)),
+            _share(len(good), len(theirs)),
+            _median([1 - row["ratio"] for row in good]),
+        )
+        lines.append((words, str(len(ours or theirs)), *cells))
+    header = ("kind", "models", "removable", "peel right or partly", "plain right", "plain removed")
+    return markdown(header, lines)
+
+
+def _median(values: Sequence[float]) -> str:
+    return f"{median(values):.1%}" if values else "-"
+
+
+def _failures(peel: dict[str, Row]) -> str:
+    lines = [
+        (f"`{name}`", row["outcome"], _escaped(row.get("reason", "")))
+        for name, row in peel.items()
+        if row["outcome"] not in GOOD
+    ]
+    return markdown(("model", "outcome", "reason"), lines) if lines else "Everything worked."
+
+
+def _cells(peel: Row, plain: Row, name: str) -> tuple[str, ...]:
+    checks, onnx = peel.get("checks") or {}, peel.get("onnx") or {}
+    broken = f" ({peel['broken']})" if peel.get("broken") else ""
+    share = (peel.get("seconds") or {}).get("plan")
+    return (
+        f"`{name}`",
+        peel.get("kind") or plain.get("kind", ""),
+        _text(peel.get("groups"), str),
+        _text(peel.get("locked"), lambda locked: f"{locked}{broken}"),
+        _text(peel.get("reach"), "{:.1%}".format),
+        _text(peel.get("ratio"), "{:.1%}".format),
+        peel.get("outcome", "-"),
+        _text((checks.get("masked_equivalence") or [None, None])[1], "{:.0e}".format),
+        _text((onnx.get("onnx_parity") or [None, None])[1], "{:.0e}".format),
+        _text(share, "{:.1f}".format),
+        _text(peel.get("peak_mib"), str),
+        plain.get("outcome", "-"),
+        _text(plain.get("ratio"), "{:.1%}".format),
+    )
+
+
+def _text(value: Any, how: Callable[[Any], str]) -> str:
+    return "-" if value is None else how(value)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _versions(rows: Sequence[Row]) -> str:
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        for package, number in row.get("versions", {}).items():
+            found.setdefault(package, set()).add(number)
+    return ", ".join(f"{package} {' and '.join(sorted(numbers))}" for package, numbers in found.items())
