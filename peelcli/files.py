@@ -14,8 +14,9 @@ from pathlib import Path
 from peelcli import units
 from peelcli.errors import ExportError, PeelError, UsageError
 
-MODEL_SUFFIXES = (".onnx", ".pt", ".safetensors")
+MODEL_SUFFIXES = (".onnx", ".pt", ".pt2", ".safetensors", ".py")
 PLAN_SUFFIXES = (".json",)
+GENERATED = "# Written by peel"  # how a Python file starts that may be replaced
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -24,6 +25,17 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 def plan_beside(path: Path) -> Path:
     """Where the plan of a slim checkpoint lies: "slim.safetensors" has "slim.plan.json" beside it."""
     return path.with_suffix(".plan.json")
+
+
+def weights_beside(path: Path) -> Path:
+    """Where the weights of a generated Python file lie: "slim.py" has "slim.safetensors" beside it."""
+    return path.with_suffix(".safetensors")
+
+
+def written_for(path: Path) -> tuple[Path, ...]:
+    """The files that one output consists of, itself first."""
+    beside = {".safetensors": plan_beside, ".py": weights_beside}.get(path.suffix.lower())
+    return (path, beside(path)) if beside else (path,)
 
 
 def check_targets(
@@ -42,7 +54,7 @@ def check_targets(
     seen: dict[Path, Path] = {}
     for path in paths:
         _check_suffix(path, suffixes)
-        for target in (path, plan_beside(path)) if path.suffix.lower() == ".safetensors" else (path,):
+        for target in written_for(path):
             real = _real(target)
             if real in seen:
                 raise UsageError(
@@ -74,6 +86,8 @@ def _check_place(target: Path, real: Path) -> None:
     hint = "choose a folder that you may write to with --out"
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"the folder of the output {target} is read-only", hint=hint)
+    if target.suffix.lower() == ".py" and real.exists() and not _is_generated(real):
+        raise UsageError(f"peel did not write {target} and won't replace it", hint="choose another name with --out")
     if real.exists() and not os.access(real, os.W_OK):
         raise UsageError(f"the output {target} exists and is read-only", hint="choose another name with --out")
     try:
@@ -81,6 +95,15 @@ def _check_place(target: Path, real: Path) -> None:
             pass
     except OSError as error:
         raise UsageError(f"no file can be made beside the output {target}: {_reason(error)}", hint=hint) from error
+
+
+def _is_generated(path: Path) -> bool:
+    """Nobody's own code is replaced."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(GENERATED)) in (GENERATED.encode(), b"")
+    except OSError:
+        return False
 
 
 def _same(target: Path, source: Path) -> bool:

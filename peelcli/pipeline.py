@@ -24,9 +24,8 @@ from peelcli.graph import cost
 from peelcli.planning import Clock, Progress, Settled, carry_out, failure, find_groups, settle
 from peelcli.records import Artifact, Inspection, Plan, Run, Subject
 from peelcli.request import Paths
-from peelcli.sources import digest
+from peelcli.sources import digest, inputs
 from peelcli.sources import load as model_files
-from peelcli.sources.inputs import describe
 
 Model = nn.Module | Subject | str | os.PathLike[str]
 
@@ -43,7 +42,8 @@ def load(model: Model, example: Any = None, **settings: Unpack[Settings]) -> Sub
 
     Args:
         model: a path, a name such as "timm:resnet50", or a module.
-        example: for a module, forward's positional arguments: a tensor of shape (batch, ...) or a tuple of them.
+        example: for a module, forward's arguments: a tensor of shape (batch, ...), a tuple of positional ones, or a
+            dict of named ones.
         settings: the fields of `peelcli.config.Source`.
 
     Raises:
@@ -53,7 +53,7 @@ def load(model: Model, example: Any = None, **settings: Unpack[Settings]) -> Sub
     if isinstance(model, Subject):
         return model
     if isinstance(model, nn.Module):
-        return model_files.from_module(model, example)
+        return model_files.from_module(model, example, options=config.pick(Source, settings))
     if example is not None:
         raise UsageError("an example goes with a module", hint='for a file or a name write input="1,3,224,224"')
     return model_files.load(os.fspath(model), config.pick(Source, settings))
@@ -72,7 +72,7 @@ def prune(
     Args:
         model: as for `load`; it is never changed.
         example: as for `load`.
-        out: files to write; the suffix says the format: .onnx, .pt, .safetensors.
+        out: files to write; the suffix says the format: .onnx, .pt, .pt2, .py, .safetensors.
         progress: called with the name of each stage as it starts.
         settings: fields of `peelcli.config.Budget` (flops: multiply-adds for one sample; params: parameters; each a
             count such as "1G" or a share such as "50%"), Options and Source.
@@ -157,8 +157,8 @@ def apply(
     paths = request.check_outputs(model, settings, out)
     if not isinstance(plan, Plan):
         plan = plans.read(Path(plan))
-    if not isinstance(model, (nn.Module, Subject)) and not settings.get("input"):
-        settings["input"] = plan.inputs
+    if not isinstance(model, (nn.Module, Subject)) and not settings.get("input") and not settings.get("inputs"):
+        settings["input"] = _remade(plan)
     with clock.stage("load"):
         subject = load(model, example, **settings)
         _check_owner(plan, subject)
@@ -183,7 +183,7 @@ def inspect(
     parts = [cost.share_of_group(graph.cost.macs, graph.full, g) for g in range(len(graph.groups))]
     return Inspection(
         model=subject.name,
-        inputs=tuple(describe(value) for value in subject.inputs),
+        inputs=inputs.texts(subject),
         groups=graph.groups,
         shares=tuple(part / whole if whole else 0.0 for part in parts),
         full=cost.costs(graph.cost, graph.full),
@@ -194,6 +194,17 @@ def inspect(
 
 
 # --- what the functions above share
+
+
+def _remade(plan: Plan) -> tuple[str, ...]:
+    """A plan's inputs as settings; what a function of the user's gave can't be made again from text."""
+    function = inputs.function_in(plan.inputs)
+    if function is not None:
+        raise PlanError(
+            f"the plan was made with the example of {function}, which can't be made again from its shapes",
+            hint=f"give the same example: --inputs {function}",
+        )
+    return plan.inputs
 
 
 def _check_owner(plan: Plan, subject: Subject) -> None:

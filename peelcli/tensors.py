@@ -54,6 +54,11 @@ def full_copy(module: nn.Module, replaced: Mapping[int, torch.Tensor] | None = N
     return copy.deepcopy(module, memo | dict(replaced or {}))
 
 
+def float64_copy(module: nn.Module) -> nn.Module:
+    """A full copy in float64 and eval mode, also of a module that uses the name `double` for something else."""
+    return nn.Module.eval(nn.Module.double(full_copy(module)))
+
+
 def _empty(tensor: torch.Tensor) -> torch.Tensor:
     plain = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
     if isinstance(tensor, nn.Parameter):
@@ -83,12 +88,24 @@ def to_meta(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def one_sample(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The inputs cut to their first sample, where all tensors share a leading batch dimension."""
+    """The inputs cut to their first sample, where all tensors share a leading batch dimension, or are in such lists."""
+    if any(is_list_of_samples(value) for value in inputs):
+        cut = tuple(value[:1] if is_list_of_samples(value) else value for value in inputs)
+        return inputs if len(tensors_in(cut)) == len(tensors_in(inputs)) else cut
     tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
     sizes = {t.shape[0] if t.dim() else 0 for t in tensors}
     if len(sizes) != 1 or sizes <= {0, 1}:
         return inputs
     return tuple(pytree.tree_map_only(torch.Tensor, lambda t: t[:1], inputs))
+
+
+def is_list_of_samples(value: Any) -> bool:
+    """Whether a value is a list of images, each (channels, height, width), as detectors take them: without a batch."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, torch.Tensor) and item.dim() == 3 and item.is_floating_point() for item in value)
+    )
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:

@@ -94,6 +94,15 @@ def test_one_sample_of_a_nest():
     assert (pair[0].shape, pair[1].shape, word) == ((1, 2), (1,), "word")
 
 
+def test_one_sample_of_images_in_a_list():
+    images = [torch.zeros(3, 8, 8), torch.zeros(3, 4, 4)]
+    assert [tuple(t.shape) for t in tensors.one_sample((images, None))[0]] == [(3, 8, 8)]
+    single = (images[:1],)
+    assert tensors.one_sample(single) is single  # its three channels are no batch
+    assert tensors.is_list_of_samples(images)
+    assert not any(tensors.is_list_of_samples(v) for v in ([], tuple(images), [*images, 3], [torch.zeros(1, 3, 8, 8)]))
+
+
 Point = namedtuple("Point", ["x", "y"])
 
 

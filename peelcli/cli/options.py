@@ -48,10 +48,19 @@ InputOpt = Annotated[
     list[str] | None,
     typer.Option(
         "--input",
-        metavar="SHAPE",
-        help="shape of an input, e.g. 1,3,224,224 or mask:1,77:int64; repeatable; guessed where it can be",
+        metavar="[NAME=]SHAPE",
+        help="an input, e.g. 1,3,224,224, 'ids=1x77:int64:<30522', scale=0.5 or batch.image=1x3x64x64; repeatable; "
+        "guessed where none is given",
         rich_help_panel=MODEL,
         show_default=False,
+    ),
+]
+InputsOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py:FUNCTION",
+        help="returns example inputs: a tensor, a tuple, or a dict of named arguments",
+        rich_help_panel=MODEL,
     ),
 ]
 FactoryOpt = Annotated[
@@ -156,7 +165,8 @@ OutOpt = Annotated[
     typer.Option(
         "--out",
         metavar="FILE",
-        help="write the slim model: .onnx, .pt (whole module) or .safetensors (with its plan); repeatable",
+        help="write the slim model: .onnx, .pt (whole module), .pt2 (exported program), "
+        ".py (code, with its weights beside it) or .safetensors (with its plan); repeatable",
         rich_help_panel=OUTPUT,
         show_default=False,
     ),

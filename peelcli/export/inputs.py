@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
-from peelcli.tensors import tensors_in
+from peelcli.tensors import is_list_of_samples, tensors_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,9 @@ class Example:
 
     @classmethod
     def of(cls, arguments: tuple[Any, ...]) -> Example:
-        """Take the batch from the first tensor that has a dimension."""
-        shaped = [tensor for tensor in tensors_in(arguments) if tensor.dim()]
+        """Take the batch from the first tensor that has a dimension; a list of single samples has none."""
+        listed = any(is_list_of_samples(value) for value in arguments)
+        shaped = [tensor for tensor in tensors_in(arguments) if tensor.dim() and not listed]
         return cls(arguments, shaped[0].shape[0] if shaped else 0)
 
     def is_batched(self, leaf: Any) -> bool:
@@ -84,6 +86,20 @@ def _shuffled(leaf: Any, is_batched: bool, generator: torch.Generator) -> Any:
             return torch.randn(leaf.shape, generator=generator).to(leaf.dtype)
         return flat[torch.randperm(flat.numel(), generator=generator)].reshape(leaf.shape)
     return leaf[torch.randperm(leaf.shape[0], generator=generator)] if is_batched else leaf
+
+
+def bound(module: torch.nn.Module, example: Example) -> dict[str, Any]:
+    """Positional arguments by the name that `forward` gives them."""
+    return dict(inspect.signature(module.forward).bind(*example.arguments).arguments)
+
+
+def dynamic_shapes(module: torch.nn.Module, example: Example) -> dict[str, Any]:
+    """What torch's exporters want to hear: the leading size of every batched tensor is free."""
+    batch = torch.export.Dim("batch")
+    shapes: dict[str, Any] = pytree.tree_map(
+        lambda leaf: {0: batch} if example.is_batched(leaf) else None, bound(module, example)
+    )
+    return shapes
 
 
 def run(module: torch.nn.Module, example: Example) -> list[torch.Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.util
-import inspect
 import io
 import logging
 import re
@@ -17,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from peelcli import files
 from peelcli.errors import CheckFailed, ExportError
-from peelcli.export.inputs import Example, run
+from peelcli.export.inputs import Example, bound, dynamic_shapes, run
 from peelcli.export.modules import byte_size, evaluated, precisions, relative_difference
 from peelcli.records import Check, Subject
 from peelcli.tensors import named_tensors, tensors_in
@@ -181,9 +179,9 @@ def _export(
         with _quiet(), _no_collection():
             program = torch.onnx.export(
                 evaluated(module),
-                example.arguments,
+                (*example.arguments, {}),  # the last dict is taken for named arguments: it must be none of ours
                 dynamo=True,
-                dynamic_shapes=_dynamic_shapes(module, example) if dynamic else None,
+                dynamic_shapes=dynamic_shapes(module, example) if dynamic else None,
                 input_names=inputs,
                 output_names=outputs,
                 external_data=False,
@@ -199,18 +197,6 @@ def _export(
     return proto
 
 
-def _dynamic_shapes(module: nn.Module, example: Example) -> dict[str, Any]:
-    batch = torch.export.Dim("batch")
-    bound = _bound(module, example)
-    shapes: dict[str, Any] = pytree.tree_map(lambda leaf: {0: batch} if example.is_batched(leaf) else None, bound)
-    return shapes
-
-
-def _bound(module: nn.Module, example: Example) -> dict[str, Any]:
-    """Positional arguments by the name that `forward` gives them."""
-    return dict(inspect.signature(module.forward).bind(*example.arguments).arguments)
-
-
 def _names(module: nn.Module, example: Example, outputs: int) -> tuple[list[str], list[str]]:
     """Names of the graph's inputs and outputs.
 
@@ -218,7 +204,7 @@ def _names(module: nn.Module, example: Example, outputs: int) -> tuple[list[str]
     `output_0` and so on.
     """
     stems: list[str] = []
-    for name, value in _bound(module, example).items():
+    for name, value in bound(module, example).items():
         held = len(tensors_in(value))
         stems.extend(_numbered(name, held))
     used = {key for key, _ in named_tensors(module)}

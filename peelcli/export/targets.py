@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peelcli import __version__, files, plans
-from peelcli.export import onnx, safetensors, torchfile
+from peelcli.export import onnx, program, pyfile, safetensors, torchfile
 from peelcli.records import Artifact, Check, Costs, Plan, Subject
 
 
@@ -30,7 +30,8 @@ def write(
         slim: the pruned model with an input that it accepts; not changed.
         plan: how it came about; goes into the files.
         costs: counted on the slim model, for one sample.
-        targets: by suffix .onnx, .pt or .safetensors; a .safetensors gets its plan beside it.
+        targets: by suffix .onnx, .pt, .pt2, .safetensors or .py; a .safetensors gets its plan beside it, a .py its
+            weights.
 
     Returns:
         The files in the order of `targets`, and the checks that held or had nothing to compare.
@@ -42,13 +43,7 @@ def write(
     require(targets)
     figures = _figures(plan, costs)
     finals = [
-        (path, kind)
-        for target in targets
-        for path, kind in (
-            [(target, "safetensors"), (files.plan_beside(target), "plan")]
-            if target.suffix.lower() == ".safetensors"
-            else [(target, target.suffix.lower().removeprefix("."))]
-        )
+        (path, kind) for target in targets for path, kind in zip(files.written_for(target), _kinds(target), strict=True)
     ]
     checks: list[Check] = []
     with files.staged([path for path, _ in finals]) as temporaries:
@@ -57,6 +52,10 @@ def write(
             if kind == "onnx":
                 metadata = {**figures, safetensors.PLAN_KEY: plans.to_json(plan)}
                 checks += onnx.write(slim, metadata, staged[path], path.name)
+            elif kind == "pt2":
+                checks += program.write(slim, figures, staged[path], path.name)
+            elif kind == "py":
+                checks += pyfile.write(slim, figures, staged[path], staged[files.weights_beside(path)], path.name)
             elif kind == "pt":
                 checks += torchfile.write(slim, staged[path], path.name)
             elif kind == "safetensors":
@@ -65,6 +64,12 @@ def write(
         sizes = [temporary.stat().st_size for temporary in temporaries]
     artifacts = (Artifact(str(path), kind, size) for (path, kind), size in zip(finals, sizes, strict=True))
     return tuple(artifacts), tuple(checks)
+
+
+def _kinds(target: Path) -> tuple[str, ...]:
+    """What each file of one output is."""
+    kind = target.suffix.lower().removeprefix(".")
+    return {"safetensors": ("safetensors", "plan"), "py": ("py", "weights")}.get(kind, (kind,))
 
 
 def _figures(plan: Plan, costs: Costs) -> dict[str, str]:

@@ -6,13 +6,13 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from peelcli.config import Source
+from peelcli.config import Source, pick
 from peelcli.errors import InputError, SourceError, UsageError
 from peelcli.records import Subject
-from peelcli.sources import inputs, names, sound, state, trial, usercode
+from peelcli.sources import inputs, names, programs, signature, sound, state, trial, usercode
 from peelcli.sources.usercode import RANDOM_WEIGHTS
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
@@ -34,24 +34,32 @@ def load(spec: str, options: Source) -> Subject:
         InputError: the input is missing, can't be read, or does not fit.
         UsageError: the options contradict the spec.
     """
-    specs = tuple(inputs.parse(text) for text in options.input)  # a typo shows before the model is read
+    specs = _specs(options)  # a typo shows before the model is read
+    if options.factory is None and programs.is_program(Path(spec)):
+        return _from_program(Path(spec), options, specs)
     module, name, notes = _open(spec, options)
-    module = _usable(module, name)
-    if not specs:
-        specs, note = inputs.guess(module)
-        return Subject(module, inputs.make(specs, module), name, (*notes, note))
-    example = inputs.make(specs, module)
-    _check_input(module, example)
-    return Subject(module, example, name, notes)
+    return _with_input(_usable(module, name), name, notes, specs, options.inputs)
 
 
-def from_module(module: nn.Module, example: Any = None, name: str | None = None) -> Subject:
+def _from_program(path: Path, options: Source, specs: tuple[inputs.Spec, ...]) -> Subject:
+    """A graph brings its own input; the user's own wins."""
+    module, example, notes = programs.load(path, options, specs)
+    if example is None:
+        return _with_input(_usable(module, path.stem), path.stem, notes, specs, options.inputs)
+    return Subject(_usable(module, path.stem), example, path.stem, notes)
+
+
+def from_module(
+    module: nn.Module, example: Any = None, name: str | None = None, options: Source | None = None
+) -> Subject:
     """Take a module from Python.
 
     Args:
         module: not changed; wrappers of data parallelism and torch.compile are taken off.
-        example: a tensor with the batch first, a tuple or list of forward's positional arguments, or None to guess.
+        example: a tensor with the batch first, a tuple or list of forward's positional arguments, a dict of named
+            ones, or None for what the options say.
         name: how the model is called in messages and plans; its class by default.
+        options: of which only `input` and `inputs` matter; where they say nothing the input is guessed.
 
     Raises:
         SourceError: it is no module that can be used.
@@ -62,16 +70,41 @@ def from_module(module: nn.Module, example: Any = None, name: str | None = None)
     name = name or type(_unwrapped(module)).__name__
     module = _usable(module, name)
     if example is None:
+        options = options or pick(Source, {})
+        return _with_input(module, name, (), _specs(options), options.inputs)
+    arguments = inputs.arrange(module, example)
+    _check_input(module, arguments)
+    return Subject(module, arguments, name)
+
+
+def _specs(options: Source) -> tuple[inputs.Spec, ...]:
+    if options.input and options.inputs:
+        raise UsageError("--input and --inputs both say what the model is given", hint="leave one of them out")
+    return tuple(inputs.parse(text) for text in options.input)
+
+
+def _with_input(
+    module: nn.Module, name: str, notes: tuple[str, ...], specs: tuple[inputs.Spec, ...], function: str | None
+) -> Subject:
+    """A subject with the input that was asked for, or that the user's function gives, or a guessed one."""
+    if function is not None:
+        example, note = inputs.from_function(module, function)
+        notes = (*notes, note)
+    elif specs:
+        example = _made(specs, module)
+    else:
         specs, note = inputs.guess(module)
-        return Subject(module, inputs.make(specs, module), name, (note,))
-    arguments = (example,) if isinstance(example, Tensor) else example
-    if not isinstance(arguments, (tuple, list)) or not any(isinstance(value, Tensor) for value in arguments):
-        raise InputError(
-            f"the example is {type(example).__name__}, not a tensor or a tuple of forward's arguments",
-            hint="pass e.g. torch.randn(1, 3, 224, 224)",
-        )
-    _check_input(module, tuple(arguments))
-    return Subject(module, tuple(arguments), name)
+        return Subject(module, inputs.make(specs, module), name, (*notes, note))
+    _check_input(module, example)
+    return Subject(module, example, name, notes)
+
+
+def _made(specs: tuple[inputs.Spec, ...], module: nn.Module) -> tuple[Any, ...]:
+    """Inputs from what the user asked for; where that can't be, the error also says what would run."""
+    try:
+        return inputs.make(specs, module)
+    except InputError as error:
+        raise InputError(error.message, hint=_what_runs(module) or error.hint) from None
 
 
 def _open(spec: str, options: Source) -> tuple[nn.Module, str, tuple[str, ...]]:
@@ -82,7 +115,7 @@ def _open(spec: str, options: Source) -> tuple[nn.Module, str, tuple[str, ...]]:
         if names.is_name(spec):
             built = names.build(spec)
         elif usercode.is_factory(spec) and usercode.is_there(spec):
-            built = usercode.build(spec), (RANDOM_WEIGHTS,)
+            built = usercode.build(spec), (() if usercode.is_generated(spec) else (RANDOM_WEIGHTS,))
         else:
             raise _no_such_file(path)
     if built is None:
@@ -149,10 +182,17 @@ def _check_input(module: nn.Module, example: tuple[Any, ...]) -> None:
     heard = trial.complaint(module, example)
     if heard is None:
         return
-    shapes = " and ".join(inputs.describe(value) for value in example)
+    own = inputs.own_dtype(module)
+    shapes = " and ".join(inputs.describe(value, own) for value in example)
+    raise InputError(
+        f"the model does not take the input {shapes}: {heard}; it is called as {signature.text(module)}",
+        hint=_what_runs(module) or "give the shape that it was trained on, e.g. --input 1,3,224,224",
+    )
+
+
+def _what_runs(module: nn.Module) -> str:
+    """A hint with flags that work, or nothing where none are found."""
     try:
-        specs, _ = inputs.guess(module)
-        hint = "it runs with " + " ".join(f"--input {spec}" for spec in specs)
+        return f"it runs with {inputs.flags(inputs.guess(module)[0])}"
     except InputError:
-        hint = "give the shape that it was trained on, e.g. --input 1,3,224,224"
-    raise InputError(f"the model does not take the input {shapes}: {heard}", hint=hint)
+        return ""

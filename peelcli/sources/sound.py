@@ -17,10 +17,13 @@ def check(module: nn.Module, name: str) -> None:
     """Refuse a module that nothing can be measured on.
 
     Raises:
-        SourceError: TorchScript or a graph module; no parameters; uninitialised, on the meta device, NaN or infinite.
+        SourceError: TorchScript; no parameters; uninitialised, on the meta device, NaN or infinite.
     """
     if isinstance(module, torch.jit.ScriptModule):
-        raise SourceError(f"{name} is a TorchScript module, which peel can't prune", "give the module before scripting")
+        raise SourceError(
+            f"{name} is a TorchScript module, which has no layers to prune",
+            hint="give the module before scripting, or the file that torch.jit.save wrote",
+        )
     tensors = [*module.named_parameters(), *module.named_buffers()]
     if not any(True for _ in module.parameters()):
         raise SourceError(f"{name} has no parameters", hint="give the model itself, not a wrapper or a loss")

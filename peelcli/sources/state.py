@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from peelcli.errors import SourceError
-from peelcli.sources import pickled, usercode
+from peelcli.sources import exported, pickled, script, usercode
 from peelcli.sources.sniff import Kind, cut_short, sniff
 
 # Keys under which training scripts keep a model or its weights, the first one found wins; averaged weights come last.
@@ -54,9 +54,13 @@ def read(path: Path, code: Path | None = None, trust: bool = False) -> Any:
         return from_safetensors(path)
     if kind in (Kind.TORCH_ZIP, Kind.TORCH_LEGACY):
         return pickled.load(path, kind, code, trust)
+    if kind is Kind.EXPORTED:
+        return exported.load(path, code, trust).module
+    if kind is Kind.TORCHSCRIPT:
+        return script.weights(path, code)
     raise SourceError(
-        f"{path} is {'an' if kind is Kind.ONNX else 'a'} {kind.value}, which peel can't prune",
-        hint="give the model that it was made from: torch.save(model, 'model.pt'), or its state dict with --factory",
+        f"{path} is an {kind.value}: a model of its own, not weights for another",
+        hint=f"give it as MODEL, without --factory: peel prune {path} --flops 50%",
     )
 
 

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from peelcli.records import Cut
 from peelcli.surgery.blends import KeptBlends
 from peelcli.surgery.prune import entries_of
-from peelcli.tensors import full_copy, named_tensors, parent_of
+from peelcli.tensors import float64_copy, named_tensors, parent_of
 
 
 def masked_copy(module: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
@@ -27,7 +27,7 @@ def masked_copy(module: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
 
     It has to run under `mixing` with the same cuts.
     """
-    silent = full_copy(module).double().eval()
+    silent = float64_copy(module)
     tensors = dict(named_tensors(silent))
     with torch.no_grad():
         for name, by_dim in entries_of(cuts, removed=True, role="in").items():

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from peelcli.records import Check, Cut, Subject
 from peelcli.surgery.masked import masked_copy, mixing
 from peelcli.surgery.prune import apply_cuts
-from peelcli.tensors import full_copy, named_tensors, one_sample, tensors_in
+from peelcli.tensors import float64_copy, named_tensors, one_sample, tensors_in
 
 TOLERANCE = 1e-9  # float64; right cuts differ by about 1e-15 to 1e-12, wrong ones by 1e-5 and more
 SENSITIVE = 1e-5  # least change of an output between two inputs, relative to its size, for a proof to mean anything
@@ -57,8 +57,8 @@ def equivalence(subject: Subject, slim: nn.Module, cuts: Sequence[Cut], seed: in
         two can't be compared.
     """
     with _float64(), _one_thread():
-        original = full_copy(subject.module).double().eval()
-        slim = full_copy(slim).double().eval()
+        original = float64_copy(subject.module)
+        slim = float64_copy(slim)
         awoken = _fill_zeros(original, seed)
         try:
             inputs, wanted = _first_that_runs(original, cuts, subject.inputs, seed)

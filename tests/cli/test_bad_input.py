@@ -75,6 +75,10 @@ CASES = {
     "budget nan": (["model.pt", "--flops", "nan", "--out", "slim.onnx"], ["--flops nan"]),
     "params 0.5": (["model.pt", "--params", "0.5", "--out", "slim.onnx"], ["50%"]),
     "wrong input": (["model.pt", "--input", "1,4,32,32", *GOOD], ["1x4x32x32", "--input"]),
+    "input of another name": (
+        ["net.py:two", "--input", "imag=1,3,8,8", *GOOD],
+        ["forward(image, vector)", "vector=1x8"],
+    ),
     "no input shape": (["model.pt", "--input", "1;3", *GOOD], ["1;3", "--input"]),
     "nothing to prune": (["net.py:fixed", "--input", "1,3,8,8", *GOOD], ["no layer's width", "peel inspect"]),
     "nan weights": (["nan.pt", *GOOD], ["3.weight", "finite"]),

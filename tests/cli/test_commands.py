@@ -14,6 +14,25 @@ import torch
 
 from tests.cli.conftest import files_in, small_cnn
 
+MORE = """
+import torch
+from torch import nn
+
+class Text(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(500, 32)
+        self.up = nn.Linear(32, 64)
+        self.down = nn.Linear(64, 7)
+
+    def forward(self, batch, scale=1.0):
+        h = self.table(batch["ids"]) * scale
+        return self.down(torch.relu(self.up(h * batch["mask"][..., None])).mean(1))
+
+def text(): return Text()
+def example(): return {"batch": {"ids": torch.randint(0, 500, (2, 12)), "mask": torch.ones(2, 12)}}
+"""
+
 
 def run_onnx(path, *arrays):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -214,6 +233,20 @@ def test_several_inputs_by_repeated_flags(models, run_peel):
     prune(run_peel, models, *arguments, "--out", "slim.onnx")
     image, vector = np.zeros((3, 3, 16, 16), np.float32), np.zeros((3, 8), np.float32)
     assert run_onnx(models / "slim.onnx", image, vector)[0].shape == (3, 4)
+
+
+def test_inputs_by_name_in_a_dict_or_from_a_function(models, run_peel):
+    (models / "more.py").write_text(MORE)
+    how = ["--flops", "60%", "--align", "1"]
+    asked = ["--input", "batch.ids=2x16:int64:<500", "--input", "scale=0.5", "--input", "batch.mask=2x16:int64"]
+    prune(run_peel, models, "more.py:text", *asked, *how, "--out", "slim.onnx", "--out", "slim.safetensors")
+    plan = json.loads((models / "slim.plan.json").read_text())
+    assert plan["inputs"] == ["{ids=2x16:int64:<500, mask=2x16:int64:1..1}", "0.5"]
+    ids, mask = np.zeros((3, 16), np.int64), np.ones((3, 16), np.int64)
+    assert run_onnx(models / "slim.onnx", ids, mask)[0].shape == (3, 7)
+    done = run_peel("plan", "more.py:text", "--inputs", "more.py:example", *how, cwd=models)
+    assert done.returncode == 0, done.stderr
+    assert "--inputs more.py:example gave the input" in done.stdout
 
 
 def test_odd_paths_and_another_folder(models, run_peel):

@@ -14,6 +14,10 @@ def test_the_batch_is_the_first_tensors_leading_size():
     assert Example.of((torch.tensor(1.0), None)).batch == 0
 
 
+def test_single_samples_in_a_list_have_no_batch():
+    assert Example.of(([torch.zeros(3, 8, 8)],)).batch == 0
+
+
 def test_only_tensors_with_the_batch_in_front_are_resized():
     image, table, scale = torch.randn(1, 3), torch.randn(7, 2), torch.tensor(2.0)
     resized = Example.of((image, [table], scale, "mode")).resized(3)

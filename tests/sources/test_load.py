@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from peelcli.config import Source
+from peelcli.config import Source, pick
 from peelcli.errors import InputError, PeelError, SourceError, UntrustedPickle, UsageError
 from peelcli.sources.digest import model_id
 from peelcli.sources.load import from_module, load
@@ -224,7 +224,7 @@ def test_examples_from_python(net, kind):
     assert net.norm.num_batches_tracked == 0
 
 
-@pytest.mark.parametrize("example", ["1,3,8,8", (1, 3), (), {"x": torch.zeros(1)}])
+@pytest.mark.parametrize("example", ["1,3,8,8", (1, 3), (), {"x": 1}])
 def test_examples_that_are_none(net, example):
     with pytest.raises(InputError, match="not a tensor or a tuple"):
         from_module(net, example)
@@ -249,7 +249,43 @@ def test_several_inputs(tmp_path):
         def forward(self, left, right):
             return self.fc(left) + self.fc(right)
 
-    module = Two()
-    with pytest.raises(InputError, match="left, right"):
-        from_module(module)
-    assert len(from_module(module, (torch.zeros(1, 4), torch.zeros(1, 4))).inputs) == 2
+    module, left, right = Two(), torch.zeros(1, 4), torch.zeros(2, 4)
+    guessed = from_module(module)
+    assert [value.shape for value in guessed.inputs] == [(1, 4), (1, 4)]
+    assert guessed.notes[0].startswith("inputs left=1x4 and right=1x4 guessed from")
+    assert from_module(module, (left, right)).inputs == (left, right)
+    assert from_module(module, {"right": right, "left": left}).inputs == (left, right)
+    asked = from_module(module, options=pick(Source, {"input": ["right=2x4", "1x4"]}))
+    assert [value.shape for value in asked.inputs] == [(1, 4), (2, 4)]
+    with pytest.raises(InputError) as caught:
+        from_module(module, options=pick(Source, {"input": ["right=2x4", "leftt=1x4"]}))
+    assert caught.value.message == "forward has no argument named leftt: forward(left, right)"
+    assert caught.value.hint == "it runs with --input left=1x4 --input right=1x4"
+
+
+def test_an_input_of_the_wrong_type_is_answered_with_the_signature_and_what_runs():
+    class Ids(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(9, 4)
+
+        def forward(self, ids, scale=1.0, **others):
+            return self.table(ids) * scale
+
+    for text in ("ids=1x16", "1x3:int64:<10"):
+        with pytest.raises(InputError) as caught:
+            from_module(Ids(), options=pick(Source, {"input": [text]}))
+        assert caught.value.message.endswith("it is called as forward(ids, scale=1.0, **others)")
+        assert caught.value.hint == "it runs with --input '1x16:int64:<9'"
+
+
+def test_inputs_from_a_function(net, tmp_path):
+    file = tmp_path / "given.py"
+    file.write_text("import torch\ndef one(): return torch.rand(2, 3, 8, 8)\ndef two(): raise OSError('gone')\n")
+    subject = from_module(net, options=pick(Source, {"inputs": f"{file}:one"}))
+    assert subject.inputs[0].shape == (2, 3, 8, 8)
+    assert subject.notes == ("--inputs given.py:one gave the input",)
+    with pytest.raises(SourceError, match="two raised OSError: gone"):
+        from_module(net, options=pick(Source, {"inputs": f"{file}:two"}))
+    with pytest.raises(UsageError, match="--input and --inputs both"):
+        from_module(net, options=pick(Source, {"inputs": f"{file}:one", "input": ["1x3x8x8"]}))

@@ -163,10 +163,9 @@ def test_files_with_something_else(value, said, tmp_path):
     assert f"holds {said}, neither a module nor a state dict" in caught.value.message
 
 
-def test_script_export_and_onnx_are_named(tmp_path):
-    path = tmp_path / "m.pt"
-    torch.jit.trace(nn.ReLU(), torch.zeros(1)).save(path)
-    with pytest.raises(SourceError) as caught:
-        state.read(path)
-    assert caught.value.message.endswith("is a TorchScript archive, which peel can't prune")
-    assert "torch.save(model, 'model.pt')" in caught.value.hint
+def test_weights_of_scripts_and_exported_programs_are_read(tmp_path):
+    module = nn.Linear(3, 2).eval()
+    torch.jit.trace(module, torch.zeros(1, 3)).save(tmp_path / "m.pt")
+    torch.export.save(torch.export.export(nn.Sequential(module), (torch.zeros(1, 3),)), tmp_path / "m.pt2")
+    assert torch.equal(state.read(tmp_path / "m.pt")["weight"], module.weight)
+    assert torch.equal(state.read(tmp_path / "m.pt2").state_dict()["0.weight"], module.weight)

@@ -24,6 +24,7 @@ from peelcli.graph.labels.sizes import Attr, Source
 from peelcli.tensors import named_tensors, parent_of, tensors_in
 
 _OWN = str(Path(__file__).resolve().parents[2]) + os.sep
+_START = str(Path(__file__).with_name("trace.py"))
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 
 
@@ -302,6 +303,8 @@ def source_line() -> str:
     frame: Any = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
+        if file == _START:  # a graph without lines of its own
+            return ""
         if not file.startswith((_OWN, _TORCH, "<")):
             return f"{Path(file).name}:{frame.f_lineno}"
         frame = frame.f_back

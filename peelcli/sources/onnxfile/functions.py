@@ -1,0 +1,72 @@
+"""Functions that a file brings along: written out where they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+
+from peelcli.errors import SourceError
+
+_MOST_NODES = 200_000
+_DEEPEST = 32  # functions that call functions
+
+Key = tuple[str, str]
+
+
+def inlined(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """A model without functions of its own.
+
+    Raises:
+        SourceError: they call each other in a circle, or grow without measure.
+    """
+    if not model.functions:
+        return model
+    bodies = {(function.domain, function.name): list(function.node) for function in model.functions}
+    if _written_out(list(model.graph.node), bodies, {}, ()) > _MOST_NODES:
+        raise SourceError(
+            f"{path} has functions that call themselves, or grow to more than {_MOST_NODES} nodes",
+            hint="export the model again without functions",
+        )
+    from onnx import inliner
+
+    try:
+        return inliner.inline_local_functions(model)
+    except Exception as error:  # what the C++ side raises
+        lines = str(error).splitlines()
+        raise SourceError(
+            f"{path} has functions that can't be written out: {lines[0] if lines else type(error).__name__}",
+            hint="export the model again without functions",
+        ) from None
+
+
+def _written_out(
+    nodes: list[onnx.NodeProto], bodies: dict[Key, list[onnx.NodeProto]], known: dict[Key, int], above: tuple[Key, ...]
+) -> int:
+    """Nodes after inlining; more than is allowed where there is a circle."""
+    total = 0
+    for node in with_inner(nodes):
+        key = (node.domain, node.op_type)
+        if key not in bodies:
+            total += 1
+        elif key in above or len(above) > _DEEPEST:
+            return _MOST_NODES + 1
+        else:
+            if key not in known:
+                known[key] = _written_out(bodies[key], bodies, known, (*above, key))
+            total += known[key]
+        if total > _MOST_NODES:
+            return total
+    return total
+
+
+def with_inner(nodes: list[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Nodes, and those of graphs inside them."""
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for attribute in node.attribute:
+            for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                waiting += graph.node
