@@ -23,6 +23,7 @@ from peelcli import units
 from peelcli.errors import UsageError
 
 Allocator = Literal["peel", "uniform", "greedy"]
+Tracer = Literal["auto", "labels", "depgraph"]
 
 
 class Quantity(BaseModel):
@@ -112,6 +113,7 @@ class Options(BaseModel):
     pool: float = Field(0.5, gt=0, lt=1, description="share of the budget that is reallocated by score")
     tau: float = Field(1.0, ge=0, description="how strongly the score decides: share = score^tau / sum")
     seed: int = Field(0, ge=0, description="seed of everything random")
+    tracer: Tracer = Field("auto", description="labels, depgraph, or auto: the second where the first fails")
 
 
 class Source(BaseModel):
@@ -139,6 +141,7 @@ class Settings(TypedDict, total=False):
     pool: float
     tau: float
     seed: int
+    tracer: Tracer
     input: Sequence[str]
     inputs: str | None
     weights: str | None

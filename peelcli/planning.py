@@ -69,7 +69,7 @@ class Settled:
 
 def find_groups(subject: Subject, options: Options) -> ChannelGraph:
     """Trace the model under the options' wishes on widths."""
-    return trace.trace(subject, Legality(options.align, options.min_keep), options.ignore)
+    return trace.trace(subject, Legality(options.align, options.min_keep), options.ignore, options.tracer)
 
 
 def settle(subject: Subject, budget: Budget, options: Options, clock: Clock) -> Settled:

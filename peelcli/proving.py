@@ -13,6 +13,7 @@ from peelcli.surgery import verify
 from peelcli.surgery.prune import apply_cuts
 
 COUNTS = ("macs", "params", "thop_macs")
+SEARCH_SECONDS = 20.0  # for finding the groups that break one proof
 
 
 def counted(subject: Subject, slim: nn.Module) -> Costs:
@@ -67,4 +68,4 @@ def broken_groups(
     def equal(some: Sequence[Cut]) -> bool:
         return verify.equivalence(subject, apply_cuts(subject.module, some), some, seed).ok is not False
 
-    return verify.faulty_groups(cuts, runs) or verify.faulty_groups(cuts, equal)
+    return verify.faulty_groups(cuts, runs, SEARCH_SECONDS) or verify.faulty_groups(cuts, equal, SEARCH_SECONDS)

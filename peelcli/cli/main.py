@@ -31,6 +31,7 @@ from peelcli.cli.options import (
     ScoreOpt,
     SeedOpt,
     TauOpt,
+    TracerOpt,
     TrustOpt,
     WeightsOpt,
 )
@@ -82,6 +83,7 @@ def prune(
     pool: PoolOpt = None,
     tau: TauOpt = None,
     seed: SeedOpt = None,
+    tracer: TracerOpt = None,
     output_format: FormatOpt = Format.text,
     config: ConfigOpt = None,
 ) -> None:
@@ -120,6 +122,7 @@ def plan(
     pool: PoolOpt = None,
     tau: TauOpt = None,
     seed: SeedOpt = None,
+    tracer: TracerOpt = None,
     output_format: FormatOpt = Format.text,
     config: ConfigOpt = None,
 ) -> None:
@@ -180,6 +183,7 @@ def inspect(
     align: AlignOpt = None,
     min_keep: MinKeepOpt = None,
     ignore: IgnoreOpt = None,
+    tracer: TracerOpt = None,
     output_format: FormatOpt = Format.text,
     config: ConfigOpt = None,
 ) -> None:

@@ -26,6 +26,14 @@ class Format(str, Enum):
     json = "json"
 
 
+class Tracer(str, Enum):
+    """What finds the groups."""
+
+    auto = "auto"
+    labels = "labels"
+    depgraph = "depgraph"
+
+
 class Allocate(str, Enum):
     """How widths are chosen."""
 
@@ -158,6 +166,15 @@ TauOpt = Annotated[
 SeedOpt = Annotated[
     int | None,
     typer.Option(metavar="N", help="seed of everything random", rich_help_panel=HOW, show_default="0"),
+]
+
+TracerOpt = Annotated[
+    Tracer | None,
+    typer.Option(
+        help="what finds the groups: peel's own pass on labels, or torch-pruning's dependency graph",
+        rich_help_panel=HOW,
+        show_default="auto: labels, or depgraph where that fails",
+    ),
 ]
 
 OutOpt = Annotated[

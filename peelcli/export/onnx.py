@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from peelcli import files
 from peelcli.errors import CheckFailed, ExportError
@@ -174,26 +175,40 @@ def _attempt(
 def _export(
     module: nn.Module, example: Example, inputs: list[str], outputs: list[str], dynamic: bool
 ) -> onnx.ModelProto:
-    """Run torch's exporter, without its chatter and its files."""
+    """Run torch's exporter; where it fails, once more with attention written out.
+
+    Its own way of taking fused attention apart trips over strides (T5, torch 2.13).
+    """
     try:
-        with _quiet(), _no_collection():
-            program = torch.onnx.export(
-                evaluated(module),
-                (*example.arguments, {}),  # the last dict is taken for named arguments: it must be none of ours
-                dynamo=True,
-                dynamic_shapes=dynamic_shapes(module, example) if dynamic else None,
-                input_names=inputs,
-                output_names=outputs,
-                external_data=False,
-                verbose=False,
-            )
-            assert program is not None, "the exporter returns a program where it is given no file"
-            proto: onnx.ModelProto = program.model_proto
-    except Exception as error:  # the exporter and the user's forward can raise anything
-        raise _NotExportable(
-            f"the model can't be exported to ONNX: {_reason(error)}",
-            hint="write .pt or .safetensors with --out, or make this line of the model exportable",
-        ) from error
+        return _program(module, example, inputs, outputs, dynamic)
+    except Exception as first:  # the exporter and the user's forward can raise anything
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                return _program(module, example, inputs, outputs, dynamic)
+        except Exception:  # the first complaint is the one that the user can read
+            raise _NotExportable(
+                f"the model can't be exported to ONNX: {_reason(first)}",
+                hint="write .pt2, .pt or .safetensors with --out, or make this line of the model exportable",
+            ) from first
+
+
+def _program(
+    module: nn.Module, example: Example, inputs: list[str], outputs: list[str], dynamic: bool
+) -> onnx.ModelProto:
+    """One run of torch's exporter, without its chatter and its files."""
+    with _quiet(), _no_collection():
+        program = torch.onnx.export(
+            evaluated(module),
+            (*example.arguments, {}),  # the last dict is taken for named arguments: it must be none of ours
+            dynamo=True,
+            dynamic_shapes=dynamic_shapes(module, example) if dynamic else None,
+            input_names=inputs,
+            output_names=outputs,
+            external_data=False,
+            verbose=False,
+        )
+        assert program is not None, "the exporter returns a program where it is given no file"
+        proto: onnx.ModelProto = program.model_proto
     return proto
 
 

@@ -10,7 +10,7 @@ from peelcli.graph import components, depgraph
 from peelcli.graph.count import record_ops, thop_by_layer
 from peelcli.graph.labels.costs import CostMaker
 from peelcli.graph.labels.groups import GroupMaker
-from peelcli.graph.labels.trace import find_units
+from peelcli.graph.labels.trace import SECONDS, find_units
 from peelcli.graph.legal import Legality
 from peelcli.graph.rehearsal import Rehearsal, rehearse
 from peelcli.records import ChannelGraph, CostModel, Group, Locked, Subject
@@ -44,6 +44,11 @@ def trace(subject: Subject, legality: Legality, ignore: Sequence[str] = (), trac
             groups, model, notes = _by_labels(subject, rehearsal, legality, ignore, charges)
         except PeelError:
             raise
+        except TimeoutError as error:
+            raise TraceError(
+                f"the model could not be traced within {SECONDS:.0f} s",
+                hint="give a smaller input with --input, e.g. fewer tokens or a smaller image",
+            ) from error
         except Exception as error:  # a rule that meets what it was not made for
             if tracer == "labels":
                 raise TraceError(f"the label pass failed: {type(error).__name__}: {error}") from error

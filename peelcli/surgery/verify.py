@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -207,15 +208,19 @@ def _size(t: torch.Tensor) -> float:
     return float(t.nan_to_num(0.0, 0.0, 0.0).abs().max()) or 1.0
 
 
-def faulty_groups(cuts: Sequence[Cut], holds: Callable[[Sequence[Cut]], bool]) -> tuple[str, ...]:
+def faulty_groups(
+    cuts: Sequence[Cut], holds: Callable[[Sequence[Cut]], bool], seconds: float = math.inf
+) -> tuple[str, ...]:
     """Names of the groups whose cuts break a proof, found by halving; of those that only break it together, all.
 
     Args:
         cuts: a set that fails; groups at full width are left out of the search.
         holds: whether a proof holds when just these cuts are made.
+        seconds: after so long what is not cleared yet counts as faulty, so that no search goes on for ever.
     """
     active = [cut for cut in cuts if cut.width < cut.group.full]
-    return tuple(cut.group.name for cut in _search(active, holds))
+    deadline = time.monotonic() + seconds
+    return tuple(cut.group.name for cut in _search(active, lambda some: time.monotonic() < deadline and holds(some)))
 
 
 def _search(cuts: list[Cut], holds: Callable[[Sequence[Cut]], bool]) -> list[Cut]:

@@ -276,5 +276,5 @@ ENTRIES = {
     "data_dependent_branch": Entry("cnn", Branching),
     "face_pnet": Entry("cnn", Proposals),
     "face_rnet": Entry("cnn", lambda: FaceNet((28, 48, 64), (3, 3, 2), 9, 128), ("1,3,24,24",)),
-    "face_onet": Entry("cnn", lambda: FaceNet((32, 64, 64), (3, 3, 3), 49, 256), ("1,3,48,48",)),
+    "face_onet": Entry("cnn", lambda: FaceNet((32, 64, 64), (3, 3, 3), 64, 256), ("1,3,48,48",)),
 }

@@ -9,6 +9,7 @@ rectangular, whole heads or the same positions of each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -111,6 +112,12 @@ def reshaped(factor: Factor, old: Sequence[int], new: Sequence[int]) -> Factor:
         else:
             pieces.extend(1 for _ in news)
     return compact(np.broadcast_to(factor, expanded).reshape(pieces))
+
+
+def written_out(factor: Factor, old: Sequence[int], new: Sequence[int]) -> int:
+    """How many labels `reshaped` has to write out for such a view."""
+    sizes = [math.prod(old[d] for d in olds) for olds, _ in _blocks(old, new) if any(factor.shape[d] > 1 for d in olds)]
+    return math.prod(sizes)
 
 
 def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:

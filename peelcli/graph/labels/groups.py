@@ -29,8 +29,10 @@ class GroupMaker:
         self.legality = legality
         self._entries = {place: entries_by_root(line) for place, line in resolved.lines.items() if _kept(place)}
         self._aliases: dict[str, list[str]] = defaultdict(list)
+        once = {path for path, _ in module.named_modules()}  # a module that is in two places has two paths
         for path, first in first_names(module).items():
-            self._aliases[first].append(path)
+            if _layer(path) in once:
+                self._aliases[first].append(path)
         self._blends = [b for b in resolved.found.blends if resolved.extent_place(b.extent) in resolved.lines]
         for blend in self._blends:
             place = resolved.extent_place(blend.extent)
@@ -163,6 +165,10 @@ _NUMBERS: tuple[_Numbers, ...] = (
     ((nn.GroupNorm,), "weight", 0, "num_channels", False),
     ((nn.Embedding,), "weight", 1, "embedding_dim", False),
     ((nn.PReLU,), "weight", 0, "num_parameters", False),
+    ((nn.MultiheadAttention,), "in_proj_weight", 1, "kdim", False),
+    ((nn.MultiheadAttention,), "in_proj_weight", 1, "vdim", False),
+    ((nn.MultiheadAttention,), "k_proj_weight", 1, "kdim", False),
+    ((nn.MultiheadAttention,), "v_proj_weight", 1, "vdim", False),
 )
 
 

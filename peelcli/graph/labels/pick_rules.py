@@ -11,6 +11,8 @@ from peelcli.graph.labels.factors import Factor, Labels
 from peelcli.graph.labels.pointwise_rules import Operand, agree, merged
 from peelcli.graph.labels.run import LabelRun
 
+_REMEDY = "take slices or views in place of indices, where the model allows it"
+
 
 @rule("embedding")
 def _embedding(run: LabelRun, call: Call) -> None:
@@ -50,10 +52,12 @@ def _picked(run: LabelRun, call: Call) -> None:
     name = call.first
     labels, shape = call.before[name], call.shapes[name]
     dims = _indexed_dims(call, len(shape))
-    kept = [g for f in labels.factors if (g := run.off(f, dims, "its channels are picked by number")) is not None]
+    kept = [
+        g for f in labels.factors if (g := run.off(f, dims, "its channels are picked by number", _REMEDY)) is not None
+    ]
     for other, _, own, _ in tensors_of(call):
         if other != name:
-            run.lock(own.factors, "it is used as, or put at, places that are picked by number")
+            run.lock(own.factors, "it is used as, or put at, places that are picked by number", _REMEDY)
     for out in outputs(call):
         factors = [g for f in kept if (g := _after_pick(f, call, dims, out)) is not None]
         if len(factors) < len(kept):

@@ -94,14 +94,12 @@ def _meet(run: LabelRun, factor: Factor, other: Operand) -> Factor | None:
     return None
 
 
-def _meet_bare(run: LabelRun, factor: Factor, dims: set[int], facing: set[int]) -> Factor | None:
+def _meet_bare(run: LabelRun, factor: Factor, dims: set[int], facing: set[int]) -> Factor:
     if facing < dims:
         return run.collapse(factor, sorted(dims - facing), "a fixed tensor serves all its heads or groups")
     reason = "it meets a tensor of fixed size"
-    run.lock([factor], reason)
-    if run.is_wild(factor):
-        return fac.narrow(factor, min(dims), 0, 1) if len(dims) == 1 else run.collapse(factor, [], reason)
-    return None
+    run.lock([factor], reason, "keep that tensor as a parameter or buffer of its module, so that it can be cut too")
+    return factor[tuple(slice(0, 1) for _ in factor.shape)]  # fixed from here on, as what it met
 
 
 @rule("zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -194,34 +194,38 @@ def _line(found: Findings, extent: Extent | None) -> Ids | None:
 
 
 class _Attributes:
-    """Finds which integers of modules must fall, and by how much, when one unit goes."""
+    """Finds which integers of modules must fall, and by how much, when one unit goes.
+
+    Every size has to be right with one unit gone, with two, and with all but one: a floor division hides small errors.
+    """
 
     def __init__(self, resolved: Resolved, units: Units) -> None:
         self.resolved = resolved
         self.units = units
-        self.values: dict[Attr, int] = {}
+        self.falls: dict[Attr, int] = {}
         self.slots = [slot for slot in resolved.found.slots if not isinstance(slot.source, int)]
+        most = max(1, len(units.roots) - 1)
+        self.gone = sorted({1, min(2, most), most})
 
     def solve(self) -> Obstacle | None:
         """Fill in the units' attributes; the first size that can't follow, or None."""
-        pending = [slot for slot in self.slots if self._touched(slot)]
+        pending = self._pending()
         for _ in range(4):
-            wrong = [slot for slot in pending if self._gap(slot)]
+            wrong = [slot for slot in pending if self._is_wrong(slot, self.falls)]
             if not wrong:
                 break
             for slot in wrong:
-                if self._gap(slot):
+                if self._is_wrong(slot, self.falls):
                     self._adjust(slot)
-            pending = [slot for slot in self.slots if self._touched(slot)]
-        bad = next((slot for slot in pending if self._gap(slot) and not slot.soft), None)
+            pending = self._pending()
+        bad = next((slot for slot in pending if not slot.soft and self._is_wrong(slot, self.falls)), None)
         if bad is not None:
             return bad.obstacle
-        originals = {attr: self._original(attr) for attr in self.values}
-        self.units.attributes = {attr: originals[attr] - value for attr, value in self.values.items()}
+        self.units.attributes = dict(self.falls)
         return None
 
-    def _original(self, attr: Attr) -> int:
-        return self.resolved.found.integers[attr]
+    def _pending(self) -> list[Slot]:
+        return [slot for slot in self.slots if self._touched(slot)]
 
     def _count(self, place: Place | None) -> int:
         return 0 if place is None else self.units.counts.get(place, 0)
@@ -230,48 +234,52 @@ class _Attributes:
         if self._count(self.resolved.extent_place(slot.extent)):
             return True
         return any(
-            self._count(("dim", id(leaf))) if isinstance(leaf, Dim) else leaf in self.values
+            self._count(("dim", id(leaf))) if isinstance(leaf, Dim) else leaf in self.falls
             for leaf in leaves(slot.source)
         )
 
-    def _known(self, changed: dict[Attr, int]) -> Callable[[Leaf], int]:
+    def _target(self, slot: Slot, gone: int) -> int:
+        """What the size has to be with so many units gone."""
+        size = slot.size if slot.extent is None else slot.extent.size
+        return size - gone * self._count(self.resolved.extent_place(slot.extent))
+
+    def _value(self, slot: Slot, falls: Mapping[Attr, int], gone: int) -> int | None:
+        """What the code makes of the size then; None where it divides by zero."""
+
         def known(leaf: Leaf) -> int:
             if isinstance(leaf, Dim):
-                return int(leaf.factor.shape[leaf.dim]) - self._count(("dim", id(leaf)))
-            return changed.get(leaf, self._original(leaf))
+                return int(leaf.factor.shape[leaf.dim]) - gone * self._count(("dim", id(leaf)))
+            return self.resolved.found.integers[leaf] - gone * falls.get(leaf, 0)
 
-        return known
-
-    def _gap(self, slot: Slot, changed: dict[Attr, int] | None = None) -> int:
-        """By how much the size in the code is off once the unit is gone."""
-        size = slot.extent.size if slot.extent is not None else slot.size
-        target = size - self._count(self.resolved.extent_place(slot.extent))
         try:
-            return value_of(slot.source, self._known(self.values if changed is None else changed)) - target
+            return value_of(slot.source, known)
         except ZeroDivisionError:
-            return 1
+            return None
+
+    def _is_wrong(self, slot: Slot, falls: Mapping[Attr, int]) -> bool:
+        return any(self._value(slot, falls, gone) != self._target(slot, gone) for gone in self.gone)
 
     def _adjust(self, slot: Slot) -> None:
+        """Let one more integer of the expression follow, where that mends it."""
         for attr in dict.fromkeys(leaf for leaf in leaves(slot.source) if isinstance(leaf, Attr)):
-            if attr in self.values:
-                continue
-            value = self._original(attr)
-            for guess in self._guesses(slot, attr, value):
-                if 0 < guess < value and not self._gap(slot, {**self.values, attr: guess}):
-                    self.values[attr] = guess
-                    return
+            if attr not in self.falls:
+                for fall in self._guesses(slot, attr):
+                    if fall > 0 and not self._is_wrong(slot, {**self.falls, attr: fall}):
+                        self.falls[attr] = fall
+                        return
 
-    def _guesses(self, slot: Slot, attr: Attr, value: int) -> Iterable[int]:
-        gap = self._gap(slot)
-        slope = gap - self._gap(slot, {**self.values, attr: value - 1})
-        if slope and gap % slope == 0:
-            yield value - gap // slope
-        target = (slot.extent.size if slot.extent is not None else slot.size) - self._count(
-            self.resolved.extent_place(slot.extent)
-        )
-        now = gap + target
-        if now and value * target % now == 0:
-            yield value * target // now
+    def _guesses(self, slot: Slot, attr: Attr) -> Iterable[int]:
+        """By how much an integer may fall for each unit: in proportion to the size, or by what it is too large."""
+        original, gone = self.resolved.found.integers[attr], self.gone[-1]
+        now, target = self._value(slot, self.falls, gone), self._target(slot, gone)
+        if now is None:
+            return
+        if now and original * target % now == 0:
+            yield (original - original * target // now) // gone
+        one_less = self._value(slot, {**self.falls, attr: 1}, gone)
+        slope = 0 if one_less is None else now - one_less
+        if slope and (now - target) % slope == 0:
+            yield (now - target) // slope
 
 
 def entries_by_root(line: Ids) -> dict[int, list[int]]:

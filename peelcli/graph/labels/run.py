@@ -212,14 +212,14 @@ class LabelRun:
             return factor
         return fac.collapse(factor, keep, self.classes, self.obstacle(reason))
 
-    def off(self, factor: Factor, dims: Sequence[int], reason: str) -> Factor | None:
+    def off(self, factor: Factor, dims: Sequence[int], reason: str, remedy: str = "") -> Factor | None:
         """The factor with nothing along `dims`: tied where it is joint, locked (None) where it varies only there."""
         here = set(fac.varying(factor))
         touched = here & set(dims)
         if not touched:
             return factor
         if touched == here:
-            self.lock([factor], reason)
+            self.lock([factor], reason, remedy)
             return None
         return self.collapse(factor, sorted(here - touched), reason)
 

@@ -28,7 +28,14 @@ def _view(run: LabelRun, call: Call) -> None:
     if call.get("dtype") is not None or math.prod(old) != math.prod(new):
         run.lock(call.before["self"].factors, "its elements are read as another type")
         return
-    _move(run, call, lambda f: fac.reshaped(f, old, new))
+
+    def seen(f: Factor) -> Factor:
+        if fac.written_out(f, old, new) > MOST_LABELS:
+            run.lock([f], "a view of so large a tensor is not followed")
+            return np.zeros((1,) * len(new), dtype=np.int64)
+        return fac.reshaped(f, old, new)
+
+    _move(run, call, seen)
 
 
 @rule("permute", "permute_copy")
@@ -220,7 +227,7 @@ def _literally(run: LabelRun, call: Call) -> None:
     others = [value for name, value in call.values.items() if name != "self"]
 
     def literally(f: Factor) -> Factor:
-        full = np.ascontiguousarray(np.broadcast_to(f, call.shapes["self"]))
+        full = np.array(np.broadcast_to(f, call.shapes["self"]))
         return fac.compact(op(torch.from_numpy(full), *others).contiguous().numpy())
 
     _move(run, call, literally)
