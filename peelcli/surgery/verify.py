@@ -45,7 +45,8 @@ def equivalence(subject: Subject, slim: nn.Module, cuts: Sequence[Cut], seed: in
 
     Each output's difference is measured against how much that output moves from one input to another. Where weights
     are all zero (a head before training), both sides get the same noise for them; where a bias hides the input (as in
-    networks with random weights, whose signal dies out), both get BatchNorm statistics that bring the signal back.
+    networks with random weights, whose signal dies out), both get BatchNorm statistics that bring the signal back, and
+    where that does not help new weights: what is compared is where they lie.
 
     Args:
         subject: the original.
@@ -67,6 +68,9 @@ def equivalence(subject: Subject, slim: nn.Module, cuts: Sequence[Cut], seed: in
             return Check(NAME, None, note=f"the original does not run in float64: {_one_line(error)}")
         if not all(wanted.moves):
             awoken |= _wake(original, inputs)
+            wanted = _masked_outputs(original, cuts, inputs)
+        if not any(wanted.moves):
+            awoken |= _redraw(original, seed) | _wake(original, inputs)
             wanted = _masked_outputs(original, cuts, inputs)
         try:
             with torch.no_grad():
@@ -147,6 +151,17 @@ def _fill_zeros(module: nn.Module, seed: int) -> set[str]:
         noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
         parameter.detach().copy_(noise.mul_(0.1))
     return set(zeros)
+
+
+def _redraw(module: nn.Module, seed: int) -> set[str]:
+    """Draw all weights anew, at a scale that keeps a signal's size; the names. What is compared is where they lie."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {n: p for n, p in module.named_parameters() if p.is_floating_point() and p.dim() > 1}
+    for parameter in weights.values():
+        fan_in = parameter[0].numel()
+        noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        parameter.detach().copy_(noise.mul_(math.sqrt(2 / fan_in)))
+    return set(weights)
 
 
 def _wake(module: nn.Module, inputs: Sequence[Inputs]) -> set[str]:

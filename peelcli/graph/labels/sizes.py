@@ -125,12 +125,12 @@ def source_of(value: int) -> Source | int:
 def _arithmetic(apply: Callable[[Any, Any], Any]) -> tuple[Any, Any]:
     def forward(self: Tracked, other: Any) -> Any:
         if not isinstance(other, int):
-            return apply(int(self), other) if isinstance(other, float) else NotImplemented
+            return apply(float(self), other) if isinstance(other, float) else NotImplemented
         return Tracked(apply(int(self), int(other)), Op(apply, (self.source, source_of(other))))
 
     def backward(self: Tracked, other: Any) -> Any:
         if not isinstance(other, int):
-            return apply(other, int(self)) if isinstance(other, float) else NotImplemented
+            return apply(other, float(self)) if isinstance(other, float) else NotImplemented
         return Tracked(apply(int(other), int(self)), Op(apply, (source_of(other), self.source)))
 
     return forward, backward

@@ -49,7 +49,7 @@ def _run(module: nn.Module, inputs: tuple[Any, ...], found: Findings, deadline: 
     with modes.watching(run, module):
         outputs = tensors_in(module(*inputs))
     for output in outputs:
-        run.lock(run.of(output).factors, OUTPUT_REASON, "nothing: whoever calls the model counts on them")
+        run.lock(run.of(output).factors, OUTPUT_REASON)
 
 
 def _run_training(module: nn.Module, inputs: tuple[Any, ...], found: Findings, deadline: float) -> None:
