@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from peelcli import files
 from peelcli.errors import CheckFailed, ExportError
+from peelcli.export.attention import WrittenOutAttention
 from peelcli.export.inputs import Example, bound, dynamic_shapes, run
 from peelcli.export.modules import byte_size, evaluated, precisions, relative_difference
 from peelcli.records import Check, Subject
@@ -177,13 +178,13 @@ def _export(
 ) -> onnx.ModelProto:
     """Run torch's exporter; where it fails, once more with attention written out.
 
-    Its own way of taking fused attention apart trips over strides (T5, torch 2.13).
+    Its own way of taking fused attention apart trips over strides and over more than four dimensions (torch 2.13).
     """
     try:
         return _program(module, example, inputs, outputs, dynamic)
     except Exception as first:  # the exporter and the user's forward can raise anything
         try:
-            with sdpa_kernel(SDPBackend.MATH):
+            with sdpa_kernel(SDPBackend.MATH), WrittenOutAttention():
                 return _program(module, example, inputs, outputs, dynamic)
         except Exception:  # the first complaint is the one that the user can read
             raise _NotExportable(

@@ -91,6 +91,13 @@ class Classes:
         if len(ids):
             self._locks.append((ids, obstacle))
 
+    def is_locked(self) -> NDArray[np.bool_]:
+        """Whether each label's representative stands for a locked class, by label; shape (labels,)."""
+        locked = np.zeros(self.count, dtype=np.bool_)
+        if self._locks:
+            locked[self.find(np.unique(np.concatenate([ids for ids, _ in self._locks])))] = True
+        return locked
+
     def obstacles(self) -> dict[int, Obstacle]:
         """For every locked class, by its representative, the first thing that locked it."""
         found: dict[int, Obstacle] = {}

@@ -165,6 +165,7 @@ _NUMBERS: tuple[_Numbers, ...] = (
     ((nn.GroupNorm,), "weight", 0, "num_channels", False),
     ((nn.Embedding,), "weight", 1, "embedding_dim", False),
     ((nn.PReLU,), "weight", 0, "num_parameters", False),
+    ((nn.RNNCellBase,), "weight_ih", 1, "input_size", False),
     ((nn.MultiheadAttention,), "in_proj_weight", 1, "kdim", False),
     ((nn.MultiheadAttention,), "in_proj_weight", 1, "vdim", False),
     ((nn.MultiheadAttention,), "k_proj_weight", 1, "kdim", False),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from peelcli.graph.labels import factors as fac
 from peelcli.graph.labels.classes import FIXED, Ids, Obstacle
@@ -17,7 +18,7 @@ from peelcli.graph.labels.sizes import Attr, Dim, Leaf, leaves, value_of
 Place = tuple[object, ...]
 """Where labels lie along a dimension: ("tensor", name, dim), ("extent", n) or ("dim", id of a tracked size)."""
 
-_NOTHING = Obstacle("nothing")
+_JOINED = Obstacle("it is viewed together with what can't go")
 
 
 @dataclass
@@ -144,22 +145,23 @@ def _settle(found: Findings) -> None:
 
 def _close_joints(found: Findings) -> bool:
     changed = False
+    found.classes.flatten()
+    locked = found.classes.is_locked()
     for key, factor in list(found.joints.items()):
+        del found.joints[key]  # once tied it stays so; what meets FIXED never becomes one class with it
         settled = fac.settled(factor, found.classes)
         if len(fac.varying(settled)) < 2:
-            del found.joints[key]
             continue
-        locked = found.classes.obstacles()
         axis = max(fac.varying(settled), key=lambda d: _free_after(found, settled, d, locked))
-        fac.collapse(settled, [axis], found.classes, _NOTHING)
+        fac.collapse(settled, [axis], found.classes, _JOINED)
         changed = True
     return changed
 
 
-def _free_after(found: Findings, factor: Factor, axis: int, locked: dict[int, Obstacle]) -> tuple[int, int]:
+def _free_after(found: Findings, factor: Factor, axis: int, locked: NDArray[np.bool_]) -> tuple[int, int]:
     """How many units would be left free, and how many there would be, if only whole slices along `axis` went."""
     roots = found.classes.find(factor)
-    blocked = np.isin(roots, list(locked)) | (roots == FIXED)
+    blocked = locked[roots] | (roots == FIXED)
     others = tuple(d for d in range(roots.ndim) if d != axis)
     return int((~blocked.any(axis=others)).sum()), roots.shape[axis]
 

@@ -241,7 +241,8 @@ def _complex(run: LabelRun, call: Call) -> None:
         kept = tuple(np.expand_dims(f, -1) for f in labels.factors)
     elif call.op == "view_as_complex":
         last = len(call.shapes["self"]) - 1
-        kept = tuple(f.squeeze(-1) for f in labels.factors if fac.varying(f) != (last,))
+        whole = (run.off(f, [last], "it is read as the parts of complex numbers") for f in labels.factors)
+        kept = tuple(f.squeeze(-1) for f in whole if f is not None)
     else:
         kept = labels.factors
     run.put(call.out, Labels(kept, labels.weight))
