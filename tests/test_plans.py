@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import itertools
 import json
 import textwrap
 from dataclasses import replace
@@ -157,46 +156,6 @@ def test_a_plan_file_is_read_from_where_it_lies(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PlanError, match="not a text file"):
         plans.read(path)
-
-
-# --- ranges -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("numbers", "text"),
-    [
-        ((), ""),
-        ((7,), "7"),
-        ((0, 1, 2, 3, 5, 8, 9, 10, 11), "0-3,5,8-11"),
-        ((3, 2, 1), "3,2,1"),
-        ((1, 1, 2), "1,1-2"),
-    ],
-)
-def test_ranges_worked_by_hand(numbers, text):
-    assert plans.to_ranges(numbers) == text
-    assert plans.from_ranges(text) == numbers
-
-
-@pytest.mark.parametrize(
-    "text", ["a", "1-", "-1", "1--2", "3-1", "1,,2", " 1", "1 ,2", "0x1", "²", "1-2-3", "0-999999999999", "1" * 13]
-)
-def test_what_is_no_list_of_ranges(text):
-    with pytest.raises(ValueError, match=r"range|number"):
-        plans.from_ranges(text)
-
-
-def test_no_more_numbers_than_asked_for():
-    assert plans.from_ranges("0-3", most=4) == (0, 1, 2, 3)
-    with pytest.raises(ValueError, match="more than 4 numbers"):
-        plans.from_ranges("0-2,7-8", most=4)
-
-
-@given(st.lists(st.integers(0, 60)))
-def test_ranges_come_back_and_are_as_short_as_they_can_be(numbers):
-    text = plans.to_ranges(numbers)
-    assert list(plans.from_ranges(text)) == numbers
-    breaks = sum(b != a + 1 for a, b in itertools.pairwise(numbers))
-    assert text.count(",") == breaks
 
 
 # --- round trip -------------------------------------------------------------------------------------------------------

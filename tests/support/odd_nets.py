@@ -125,14 +125,14 @@ def parameter_scale() -> Made:
 
 @net
 def normalised_weights() -> Made:
-    """weight_norm: the weight is computed, so that its layer can't be cut."""
+    """weight_norm: the weight is computed from a direction and a length."""
     conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3))
     return nn.Sequential(conv, nn.ReLU(), conv_bn(8, 12), head(12)), (image(),)
 
 
 @net
 def attention() -> Made:
-    """A transformer's block: its width and its heads stay, the hidden layer of its MLP can go."""
+    """A transformer's block: its stream goes by whole heads, the hidden layer of its MLP channel by channel."""
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         x = self.embed(x)
@@ -280,7 +280,7 @@ def looks_at_values() -> Made:
 
 @net
 def recurrent() -> Made:
-    """A convolution in front of an LSTM, which is not followed."""
+    """A convolution in front of an LSTM."""
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         x = F.relu(self.two(F.relu(self.one(x)))).transpose(1, 2)

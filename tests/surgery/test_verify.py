@@ -39,7 +39,7 @@ def test_right_cuts_hold_at_round_off(name):
 
 
 def test_norms_over_kept_channels_are_said():
-    assert prove(*halved("group_norm")).note == "2 norms with statistics over kept channels"
+    assert prove(*halved("group_norm")).note == "3 ops that mix channels compared over the kept ones"
     assert prove(*halved("resnet")).note == ""
 
 
@@ -97,6 +97,20 @@ def test_wrong_indices_are_found(name, group, tensor, change):
     check = prove(subject, edited(cuts, group, on(tensor, change)))
     assert check.ok is False
     assert check.value > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "group"), [("group_norm", "3"), ("convnext", "0"), ("rms_norm", "0"), ("mean_over_channels", "conv.0")]
+)
+def test_a_norm_over_other_channels_than_those_that_are_kept_is_found(name, group):
+    subject, cuts = halved(name)
+    (cut,) = (cut for cut in cuts if cut.group.name == group)
+    blends = tuple(replace(blend, indices=blend.indices[::-1]) for blend in cut.group.blends)
+    kept = tuple(range(cut.width))  # of which none is its own mirror image
+    cut = replace(cut, kept=kept)
+    wrong = replace(cut, group=replace(cut.group, blends=blends))
+    assert prove(subject, (cut,)).ok is True
+    assert prove(subject, (wrong,)).ok is False
 
 
 def test_a_slice_left_out_is_found():
@@ -182,11 +196,13 @@ def test_infinities_on_both_sides_are_equal():
     assert prove(subject, zoo.cuts_at(graph, (3, 5))).ok is True
 
 
-def test_a_wrong_cut_that_silences_the_masked_original_is_not_taken_for_a_dead_network():
+@pytest.mark.parametrize("tracer", ["labels", "depgraph"])
+def test_a_wrong_cut_that_silences_the_masked_original_is_not_taken_for_a_dead_network(tracer):
     # the norm keeps other channels than its consumer reads: zeros on one side, a signal on the other
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(1, 4), nn.Conv2d(4, 2, 1)).eval()
+    nn.init.uniform_(net[1].weight, 0.5, 1.5)
     subject = Subject(net, (image(),), "net")
-    first, last = zoo.graph_of(subject).groups
+    first, last = zoo.graph_of(subject, tracer=tracer).groups
     cuts = (Cut(first, 2, (0, 1), 1.0), Cut(last, 2, (0, 1), 1.0))
     swap = lambda s: (replace(s, indices=s.indices[::-1]),)  # noqa: E731
     assert prove(subject, cuts).ok is True
