@@ -57,10 +57,12 @@ def test_a_depthwise_conv_goes_with_both_neighbours():
     }
 
 
-def test_a_depthwise_conv_on_the_input_is_no_group():
+def test_a_depthwise_conv_on_the_input_stays_as_the_input_does():
     groups = groups_of("depthwise_first")
-    assert list(groups) == ["1", "3.2"]
-    assert not any(piece.tensor.startswith("0.") for group in groups.values() for piece in group.slices)
+    assert list(groups) == ["0", "1", "3.2"]
+    assert groups["0"].locked is not None
+    others = [piece for name, group in groups.items() if name != "0" for piece in group.slices]
+    assert not any(piece.tensor.startswith("0.") for piece in others)
 
 
 def test_narrow_conv_groups_go_as_a_whole():
@@ -310,7 +312,7 @@ def test_a_computed_weight_is_cut_in_what_it_is_computed_from(name):
 
 def test_a_model_that_is_one_layer():
     (group,) = zoo.graph_of(Subject(nn.Conv2d(3, 8, 3), (image(),), "conv")).groups
-    assert (group.name, group.locked.reason) == ("", OUTPUT_REASON)
+    assert (group.name, group.locked.reason) == ("weight", OUTPUT_REASON)
 
 
 def test_channels_behind_an_argmax_stay_and_those_before_may_go():

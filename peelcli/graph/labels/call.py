@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from peelcli.graph.labels.factors import Labels
+from peelcli.graph.labels.factors import PLAIN, Labels
 from peelcli.graph.labels.run import LabelRun
 
 
@@ -75,9 +75,10 @@ def tensors_of(call: Call) -> list[tuple[str, torch.Tensor, Labels, Sequence[int
     return found
 
 
-def is_weight(call: Call) -> bool:
-    """Whether nothing that goes in depends on the model's input."""
-    return all(labels.weight for _, _, labels, _ in tensors_of(call))
+def is_weight(call: Call) -> int:
+    """What `Labels.weight` says of a result whose elements are those of its operands."""
+    kinds = [labels.weight for _, _, labels, _ in tensors_of(call)]
+    return max(kinds, default=PLAIN) if all(kinds) else 0
 
 
 def outputs(call: Call) -> list[torch.Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 from peelcli.graph.labels import factors as fac
 from peelcli.graph.labels.call import Call, is_weight, rule
 from peelcli.graph.labels.classes import Ids
-from peelcli.graph.labels.factors import Factor, Labels
+from peelcli.graph.labels.factors import COMPUTED, Factor, Labels
 from peelcli.graph.labels.run import Extent, LabelRun
 
 
@@ -37,6 +37,9 @@ def _convolution(run: LabelRun, call: Call) -> None:
     if isinstance(bias, Labels) and bias.factors:
         _bias_of_conv(run, bias.factors[0], made)
     run.put(call.out, Labels(tuple(factors), is_weight(call)))
+    if w.weight == COMPUTED and groups == 1 and channels is not None and columns is not None:
+        operands = [(call.order["input"], 1), (call.order["weight"], 0 if transposed else 1)]
+        run.blend(call.op, operands, -1, channels, 1)  # zeros in what it was computed from need not be zeros in it
     _count_convolution(run, call)
 
 
@@ -63,7 +66,7 @@ class _Convolved:
         columns: Factor | None,
         groups: int,
         widths: tuple[int, int],
-        weight: bool,
+        weight: int,
     ) -> None:
         self.run, self.channels, self.rows, self.columns = run, channels, rows, columns
         self.groups, self.widths, self.weight = groups, widths, weight
@@ -78,7 +81,8 @@ class _Convolved:
             self.rows = None if self.rows is None else np.tile(self.rows, self.groups)
         elif self.columns is not None:
             self.columns = np.tile(self.columns, self.groups)
-        if (wide_in == wide_out == 1) or (self.groups > wide_in and not transposed):
+        whole = (wide_in == wide_out == 1) or (self.groups > wide_in and not transposed)
+        if whole and self.channels is not None:
             return self._whole_groups(wide_in, wide_out)
         return self._shares(wide_in, wide_out)
 
@@ -103,9 +107,7 @@ class _Convolved:
     def _whole_groups(self, wide_in: int, wide_out: int) -> Factor | None:
         """Depthwise, or many narrow groups: a group goes with its inputs and outputs."""
         ins, outs = self._by_group(self.channels, wide_in), self._by_group(self.rows, wide_out)
-        if (
-            wide_in == 1 and outs is None
-        ):  # a transposed depthwise convolution keeps its channels in the other dimension
+        if wide_in == 1 and outs is None:  # a transposed depthwise one keeps its channels in the other dimension
             outs = self._by_group(self.columns, wide_in)
         own = self._by_group(self.columns, wide_in) if self.columns is not None and wide_in == wide_out == 1 else None
         for tied in (ins, outs):

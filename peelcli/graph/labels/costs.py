@@ -53,9 +53,12 @@ class CostMaker:
         )
 
     def _functions(self, charged: Collection[str]) -> tuple[tuple[Term, ...], ...]:
-        """Products of functions that no module makes: of two activations, and with weights."""
+        """What functions multiply that no module runs: two activations, with weights, and convolutions."""
         beside = [p for p in self.resolved.found.products if p.layer not in charged]
-        return self._terms(p for p in beside if not p.weighted), self._terms(p for p in beside if p.weighted)
+        convolved = [p for p in beside if p.op == "convolution"]
+        rest = [p for p in beside if p.op != "convolution"]
+        some = [p for p in rest if not p.weighted], [p for p in rest if p.weighted], convolved
+        return tuple(self._terms(products) for products in some)
 
     def _macs(self) -> tuple[Term, ...]:
         return self._terms(self.resolved.found.products)
@@ -76,11 +79,15 @@ class CostMaker:
         """
         total, charged = charges
         terms = [term for term in macs if term.label in charged]
-        weighted = {term.label for term in terms}
-        for layer, calls in charged.items():
-            if layer not in weighted:
-                terms.extend(self._charge((layer, call), ops) for call, ops in enumerate(calls))
         full = [group.full for group in self.groups]
+        seen_in: dict[str, int] = defaultdict(int)
+        for term in terms:
+            seen_in[term.label] += cost.term_at(term, full)
+        for layer, calls in charged.items():
+            if layer not in seen_in:
+                terms.extend(self._charge((layer, call), ops.ops) for call, ops in enumerate(calls))
+            elif over := sum(ops.ops for ops in calls) - seen_in[layer]:
+                terms.append(self._over(layer, over))
         rest = total - sum(cost.term_at(term, full) for term in terms)
         for some in self._functions(charged):  # thop sees some functions beside modules, by its version
             seen = sum(cost.term_at(term, full) for term in some)
@@ -91,18 +98,26 @@ class CostMaker:
         note = f"thop counts {rest:+d} against the closed form for reasons that no width changes"
         return (*terms, Term("thop only", rest, ())), (note,)
 
-    def _charge(self, call: tuple[str, int], charged: LayerOps) -> Term:
+    def _charge(self, call: tuple[str, int], charged: int) -> Term:
         """A charge that is a multiple of what goes in or comes out falls with it."""
         shape = self.resolved.found.calls.get(call)
-        for extents in (shape.inputs, shape.outputs) if shape else ():
-            entries = math.prod(extent.size for extent in extents)
-            if extents and entries and charged.ops % entries == 0:
-                return Term(call[0], charged.ops // entries, tuple(self._extent(extent) for extent in extents))
-        return self._per_channel(call, charged, shape.inputs if shape else ())
+        whole = [shape.inputs, shape.outputs] if shape else []
+        return self._falling(call[0], charged, whole, shape.inputs if shape else ())
 
-    def _per_channel(self, call: tuple[str, int], charged: LayerOps, extents: Sequence[Extent]) -> Term:
-        for extent in extents:
+    def _over(self, layer: str, charged: int) -> Term:
+        """What a layer is charged beside its products (gates, a softmax): it falls with its output, or its heads."""
+        shape = self.resolved.found.calls.get((layer, 0))
+        heads = [e for p in self.resolved.found.products if p.layer == layer and not p.weighted for e in p.extents]
+        return self._falling(layer, charged, [shape.outputs] if shape else [], heads)
+
+    def _falling(self, layer: str, charged: int, whole: Iterable[Sequence[Extent]], single: Iterable[Extent]) -> Term:
+        """A charge as a rate of a tensor, else of one labelled dimension, else a constant."""
+        for extents in whole:
+            entries = math.prod(extent.size for extent in extents)
+            if extents and entries and charged % entries == 0:
+                return Term(layer, charged // entries, tuple(self._extent(extent) for extent in extents))
+        for extent in single:
             size = self._extent(extent)
-            if size.shares and charged.ops % extent.size == 0:
-                return Term(call[0], charged.ops // extent.size, (size,))
-        return Term(call[0], charged.ops, ())
+            if size.shares and charged % extent.size == 0:
+                return Term(layer, charged // extent.size, (size,))
+        return Term(layer, charged, ())

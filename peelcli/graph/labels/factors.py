@@ -18,6 +18,7 @@ import numpy as np
 from peelcli.graph.labels.classes import Classes, Ids, Obstacle
 
 Factor = Ids  # of the rank of its tensor
+PLAIN, COMPUTED = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,12 @@ class Labels:
 
     Attributes:
         factors: no two of them vary along the same dimension.
-        weight: whether the tensor is made of parameters and constants alone, without the model's input.
+        weight: whether the tensor is made of parameters and constants alone, without the model's input: 0 if not,
+            PLAIN where its elements are those of parameters, COMPUTED where arithmetic made them.
     """
 
     factors: tuple[Factor, ...] = ()
-    weight: bool = False
+    weight: int = 0
 
     def along(self, dim: int) -> Factor | None:
         """The factor that varies along a dimension."""

@@ -41,7 +41,7 @@ class GroupMaker:
 
     def groups(self, ignore: Sequence[str]) -> tuple[Group, ...]:
         """All groups, in the order in which their makers run."""
-        names = _unique_names([_layer(units.maker[0]) for units in self.resolved.units])
+        names = _unique_names([_layer(units.maker[0]) or units.maker[0] for units in self.resolved.units])
         made = [self._group(units, name) for units, name in zip(self.resolved.units, names, strict=True)]
         _refuse_unknown(ignore, made)
         return tuple(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from peelcli.graph.labels import factors as fac
 from peelcli.graph.labels.call import Call, outputs, rule
-from peelcli.graph.labels.factors import Factor, Labels
+from peelcli.graph.labels.factors import PLAIN, Factor, Labels
 from peelcli.graph.labels.run import LabelRun
 
 
@@ -84,4 +84,4 @@ def _weight_norm(run: LabelRun, call: Call) -> None:
             run.classes.unite(f, own, run.obstacle("its scale can't go"))
         else:
             run.lock([f], "a weight's norm goes over it", "fold weight_norm into the weight")
-    run.put(outputs(call)[0], Labels(v.factors, weight=True))
+    run.put(outputs(call)[0], Labels(v.factors, weight=PLAIN))

@@ -176,4 +176,4 @@ def _python_functions_open() -> Iterator[None]:
 def mark_inputs(run: LabelRun, tensors: list[torch.Tensor]) -> None:
     """Inputs have no labels and are no weights."""
     for tensor in tensors:
-        run.put(tensor, Labels((), weight=False))
+        run.put(tensor, Labels((), weight=0))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from peelcli.graph.labels import factors as fac
 from peelcli.graph.labels.call import Call, is_weight, outputs, rule, tensors_of
-from peelcli.graph.labels.factors import Factor, Labels
+from peelcli.graph.labels.factors import COMPUTED, PLAIN, Factor, Labels
 from peelcli.graph.labels.run import LabelRun
 
 
@@ -17,6 +17,20 @@ class Operand:
 
     factors: list[Factor]
     present: set[int]  # dimensions along which it has more than one entry
+
+
+_COPIES = (
+    "_to_copy",
+    "copy",
+    "alias",
+    "detach",
+    "lift_fresh",
+    "lift",
+    "clone",
+    "contiguous",
+    "dropout",
+    "native_dropout",
+)
 
 
 @rule("pointwise", "_to_copy", "hardswish", "hardswish_", "native_dropout", "dropout", "tril", "triu", "masked_fill",
@@ -33,7 +47,8 @@ def pointwise(run: LabelRun, call: Call) -> None:
     rank, shape = outs[0].dim(), outs[0].shape
     operands = [_operand(labels, size, shape) for _, _, labels, size in tensors_of(call) if len(size) <= rank]
     agree(run, operands)
-    labels = Labels(merged(operands), is_weight(call))
+    kind = is_weight(call)
+    labels = Labels(merged(operands), COMPUTED if kind and call.op not in _COPIES else kind)
     for out in outs:
         if out.shape == shape:
             run.put(out, labels)
@@ -110,7 +125,7 @@ def _made(run: LabelRun, call: Call) -> None:
     uniform = call.op in ("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty",
                           "empty_strided", "new_empty_strided", "rand", "randn", "randint")  # fmt: skip
     for out in outputs(call):
-        run.put(out, Labels(run.uniform(out) if uniform else (), weight=True))
+        run.put(out, Labels(run.uniform(out) if uniform else (), weight=PLAIN))
 
 
 @rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "fill", "zero", "randint_like")

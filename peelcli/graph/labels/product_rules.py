@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from peelcli.graph.labels import factors as fac
 from peelcli.graph.labels.call import Call, is_weight, rule
-from peelcli.graph.labels.factors import Factor, Labels
+from peelcli.graph.labels.factors import COMPUTED, Factor, Labels
 from peelcli.graph.labels.run import Extent, LabelRun
 
 
@@ -41,7 +41,7 @@ def _matrix_product(run: LabelRun, call: Call) -> None:
     factors += [f.reshape((1,) * (a.dim() - 2) + (-1, 1)) for f in rows]
     factors += [f.reshape((1,) * (a.dim() - 2) + (1, -1)) for f in columns]
     factors = _with_bias(run, call, factors)
-    run.put(call.out, Labels(tuple(factors), is_weight(call)))
+    run.put(call.out, Labels(tuple(factors), COMPUTED if is_weight(call) else 0))
     extents = [*run.extents(call.out), Extent(a.shape[k_of_a], _line_on(call.before[left], run, k_of_a), k_of_a)]
     run.product(call.op, 1, extents, call.before[left].weight or call.before[right].weight)
 
@@ -79,13 +79,15 @@ def _note_reading(
     run: LabelRun, call: Call, one: tuple[str, int], other: tuple[str, int], pair: tuple[Factor, Factor]
 ) -> None:
     weights = [call.before[name].weight for name, _ in (one, other)]
+    operands = [(call.order[name], dim) for name, dim in (one, other)]
     if not any(weights):
-        operands = [(call.order[name], dim) for name, dim in (one, other)]
         run.blend(call.op, operands, -1, pair[0], one[1])
         return
     for factor, weight in zip(pair, weights, strict=True):
         if weight:
             run.reads(factor)
+    if COMPUTED in weights:  # zeros in what it was computed from need not be zeros in it
+        run.blend(call.op, operands, -1, pair[0], one[1])
 
 
 def _batch(run: LabelRun, fa: Sequence[Factor], fb: Sequence[Factor]) -> list[Factor]:

@@ -19,7 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from peelcli.graph.labels import factors as fac
 from peelcli.graph.labels.classes import FIXED, Classes, Ids, Obstacle
-from peelcli.graph.labels.factors import Factor, Labels
+from peelcli.graph.labels.factors import PLAIN, Factor, Labels
 from peelcli.graph.labels.sizes import Attr, Source
 from peelcli.tensors import named_tensors, parent_of, tensors_in
 
@@ -139,7 +139,7 @@ class LabelRun:
                     ids = self.found.entries[name, dim] = self.classes.fresh(size)
                 if ids is not None and size > 1:
                     factors.append(ids.reshape([-1 if d == dim else 1 for d in range(tensor.dim())]))
-            self._table[tensor] = Labels(tuple(factors), weight=True)
+            self._table[tensor] = Labels(tuple(factors), weight=PLAIN)
         pairs = sorted((int(ids[0]), place) for place, ids in self.found.entries.items())
         self._starts = np.array([start for start, _ in pairs], dtype=np.int64)
         self._places = [place for _, place in pairs]
@@ -151,7 +151,7 @@ class LabelRun:
         """The labels of a tensor, without the dimensions that have become one class."""
         labels = self._table.get(tensor)
         if labels is None:
-            return Labels((), weight=True)
+            return Labels((), weight=PLAIN)
         settled = tuple(fac.settled(f, self.classes) for f in labels.factors)
         return Labels(tuple(f for f in settled if fac.varying(f)), labels.weight)
 
@@ -175,8 +175,12 @@ class LabelRun:
             used |= dims
             kept.append(factor)
             if len(dims) > 1:
-                self.found.joints.setdefault(factor.tobytes(), factor)
+                self.joint(factor)
         self._table[tensor] = Labels(tuple(kept), labels.weight)
+
+    def joint(self, factor: Factor) -> None:
+        """Note that what is removed has to stay rectangular in the dimensions of this factor."""
+        self.found.joints.setdefault(factor.tobytes(), factor)
 
     def is_wild(self, factor: Factor) -> bool:
         """Whether all labels are those of uniform tensors (zeros, an expanded one) that nothing else claims."""

@@ -217,7 +217,7 @@ def _flip(run: LabelRun, call: Call) -> None:
     run.put(call.out, Labels(tuple(kept), labels.weight))
 
 
-@rule("repeat", "unfold", "pixel_shuffle", "pixel_unshuffle", "diagonal", "native_channel_shuffle", "channel_shuffle")
+@rule("repeat", "unfold", "pixel_shuffle", "pixel_unshuffle", "diagonal")
 def _literally(run: LabelRun, call: Call) -> None:
     """Run the op itself on the labels, written out in full."""
     if math.prod(call.shapes["self"]) > MOST_LABELS:
@@ -231,6 +231,22 @@ def _literally(run: LabelRun, call: Call) -> None:
         return fac.compact(op(torch.from_numpy(full), *others).contiguous().numpy())
 
     _move(run, call, literally)
+
+
+@rule("native_channel_shuffle", "channel_shuffle")
+def _shuffle(run: LabelRun, call: Call) -> None:
+    """A view as (groups, rest), the two exchanged: each conv group has to lose the same positions, or go whole."""
+    groups = call["groups"]
+
+    def shuffled(f: Factor) -> Factor:
+        if f.shape[1] == 1:
+            return f
+        f = run.collapse(f, [1], "its channels are shuffled")
+        joint = f.reshape(groups, -1)
+        run.joint(joint)
+        return joint.T.reshape(f.shape)
+
+    _move(run, call, shuffled)
 
 
 @rule("view_as_real", "view_as_complex", "_conj", "resolve_conj", "real", "imag")

@@ -113,6 +113,25 @@ class Tracked(int):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
+    def __lt__(self, other: Any) -> bool:
+        return self._decided(operator.lt, other)
+
+    def __le__(self, other: Any) -> bool:
+        return self._decided(operator.le, other)
+
+    def __gt__(self, other: Any) -> bool:
+        return self._decided(operator.gt, other)
+
+    def __ge__(self, other: Any) -> bool:
+        return self._decided(operator.ge, other)
+
+    def _decided(self, compare: Callable[[Any, Any], bool], other: Any) -> bool:
+        """A comparison of a tensor's size; the code may go another way once it turns out otherwise."""
+        decided = compare(int(self), other)
+        if isinstance(other, int) and any(isinstance(leaf, Dim) for leaf in leaves(self.source)):
+            Tracked.leaks.append((int(decided), Op(compare, (self.source, source_of(other)))))
+        return decided
+
     def __repr__(self) -> str:
         return repr(int(self))
 

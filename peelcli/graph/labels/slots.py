@@ -9,9 +9,11 @@ import torch
 
 from peelcli.graph.labels import factors as fac
 from peelcli.graph.labels.run import Extent, LabelRun, Slot
-from peelcli.graph.labels.sizes import Source, source_of
+from peelcli.graph.labels.sizes import Source, Tracked, source_of
 
 _MAKERS = ("zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty")
+_ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "true_divide", "pow", "__rdiv__", "__rsub__", "__rpow__", "addcmul",
+               "floor_divide", "remainder", "clamp", "clamp_min", "clamp_max", "maximum", "minimum")  # fmt: skip
 _SPLITS = ("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes")
 
 
@@ -21,6 +23,8 @@ def before(run: LabelRun, name: str, args: Any, kwargs: Any) -> None:
         for tensor in args[:2]:
             for factor in run.of(tensor).factors:
                 run.off(factor, [tensor.dim() - 1], "attention scales by the width of a head")
+    if name in _ARITHMETIC:
+        Tracked.leaks.extend((int(value), value.source) for value in args if isinstance(value, Tracked))
     if name == "__getitem__":
         _slice_bounds(run, args[0], args[1])
     if name == "__setitem__":
