@@ -37,7 +37,7 @@ def tracing_copy(module: nn.Module, weightless: bool = True) -> nn.Module:
         module: left as it is.
         weightless: whether the copy is on device "meta", where nothing is computed.
     """
-    double = (meta_copy(module) if weightless else full_copy(module)).eval()
+    double = (forgetful(meta_copy(module)) if weightless else full_copy(module)).eval()
     for parameter in double.parameters():
         parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
     return double
@@ -46,12 +46,23 @@ def tracing_copy(module: nn.Module, weightless: bool = True) -> nn.Module:
 def full_copy(module: nn.Module, replaced: Mapping[int, torch.Tensor] | None = None) -> nn.Module:
     """A deep copy, of modules too that keep computed tensors in plain attributes, as the old weight_norm does.
 
+    What modules keep from calls in eval mode and drop in train mode (LeViT's attention biases) is dropped.
+
     Args:
         module: left as it is.
         replaced: what stands in the copy for a tensor, by the tensor's id; tied tensors stay tied.
     """
     memo: dict[int, Any] = {id(t): t.detach().clone() for t in _all_tensors(module) if not t.is_leaf}
-    return copy.deepcopy(module, memo | dict(replaced or {}))
+    return forgetful(copy.deepcopy(module, memo | dict(replaced or {})))
+
+
+def forgetful(module: nn.Module) -> nn.Module:
+    """The module itself, once in train mode and back: what it keeps of its parameters in eval mode would go stale."""
+    before = [(child, child.training) for child in module.modules()]
+    nn.Module.train(module)
+    for child, training in before:
+        child.training = training
+    return module
 
 
 def float64_copy(module: nn.Module) -> nn.Module:

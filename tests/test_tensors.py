@@ -141,3 +141,26 @@ def test_parent_of():
     net = nn.Sequential(nn.Sequential(nn.Linear(2, 2)))
     assert tensors.parent_of(net, "0.0.weight") == (net[0][0], "weight")
     assert tensors.parent_of(net, "0") == (net, "0")
+
+
+def test_a_copy_drops_what_its_modules_keep_from_eval_mode():
+    class Cached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias, self.kept = nn.Parameter(torch.ones(3)), {}
+
+        def train(self, mode: bool = True) -> nn.Module:
+            if mode:
+                self.kept = {}
+            return super().train(mode)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + (self.bias if self.training else self.kept.setdefault("cpu", self.bias * 2))
+
+    net = nn.Sequential(nn.Dropout(), Cached()).eval()
+    net[0].train()
+    net(torch.ones(3))
+    for double in (tensors.full_copy(net), tensors.tracing_copy(net)):
+        assert double[1].kept == {}
+    assert [m.training for m in tensors.full_copy(net).modules()] == [False, True, False]
+    assert "cpu" in net[1].kept

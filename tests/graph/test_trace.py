@@ -145,3 +145,13 @@ def test_torch_pruning_is_not_asked_where_the_label_pass_works(monkeypatch):
     monkeypatch.setattr(components, "groups_and_cost", failing)
     subject = zoo.subject("resnet")
     assert trace.trace(subject, zoo.FREELY) == zoo.graph_of(subject, tracer="labels")
+
+
+def test_a_pass_that_takes_too_long_is_refused_with_what_to_do(monkeypatch):
+    def slow(*_arguments: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(trace, "find_units", slow)
+    with pytest.raises(TraceError, match="could not be traced within 60 s") as refused:
+        trace.trace(zoo.subject("resnet"), zoo.FREELY)
+    assert "smaller input" in refused.value.hint

@@ -320,11 +320,29 @@ def test_integers_stay_among_the_example_s_own():
     assert (int(number), word) == (7, "word")
 
 
+def test_a_signal_that_dies_gets_new_weights():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), head(8)).eval()
+    with torch.no_grad():
+        for layer in net[:2]:
+            layer.weight.mul_(1e-9)  # what comes out is all bias
+            layer.bias.fill_(1.0)
+    subject = Subject(net, (image(),), "faint")
+    graph = zoo.graph_of(subject)
+    cuts = zoo.cuts_at(graph, [g.full if g.locked else g.full // 2 for g in graph.groups])
+    assert prove(subject, cuts).ok is True
+    others = [cut if cut.group.locked else replace(cut, kept=(*cut.kept[1:], cut.group.full - 1)) for cut in cuts]
+    assert verify.equivalence(subject, apply_cuts(net, cuts), others).ok is False  # other channels than were cut
+
+
 # --- the search for faulty groups
 
 
 def cuts_named(*names: str) -> list[Cut]:
     return [Cut(graphs.group(name, 4), 2, (0, 1), 1.0) for name in names]
+
+
+def test_after_its_time_the_search_clears_nobody():
+    assert verify.faulty_groups(cuts_named("a", "b", "c"), lambda _: True, seconds=0) == ("a", "b", "c")
 
 
 def test_one_bad_group_is_named():

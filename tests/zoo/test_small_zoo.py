@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -68,13 +67,6 @@ MORE = {
     "a vision transformer of timm": (timm("test_vit"), 0.5),
     "two inputs": (zoo_models.ZOO["own/two_inputs"], 0.2),
 }
-# Not right yet: the trace offers only what the proof refuses. Take a name out when it is.
-NOT_YET = {"scaled weights (NFNet)", "a vision transformer of timm"}
-
-
-def marked(names: Iterable[str]) -> list[Any]:
-    not_yet = pytest.mark.xfail(reason="not right yet", strict=False)
-    return [pytest.param(name, marks=[not_yet] if name in NOT_YET else []) for name in names]
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +81,7 @@ def row_of(name: str, entry: Entry, export: bool) -> zoo_judge.Row:
     return row
 
 
-@pytest.mark.parametrize("name", marked(SMALL))
+@pytest.mark.parametrize("name", SMALL)
 def test_peel_is_right_and_reaches_as_far_as_it_did(name):
     entry, most = SMALL[name]
     row = row_of(name, entry, export=False)
@@ -98,7 +90,7 @@ def test_peel_is_right_and_reaches_as_far_as_it_did(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", marked({**SMALL, **MORE}))
+@pytest.mark.parametrize("name", {**SMALL, **MORE})
 def test_the_files_are_right_too(name):
     entry, most = {**SMALL, **MORE}[name]
     row = row_of(name, entry, export=True)
