@@ -31,10 +31,10 @@ PROOF = "cutting it breaks the proof"  # how the reason of a group starts that t
 LEAST = re.compile(r"can reach is ([\d.,]+) ?([kMGT]?)")
 
 
-def measure(row: Row, entry: Entry, export: bool = True) -> None:
-    """Take a model through peel and put down what came of it."""
+def measure(row: Row, entry: Entry, export: bool = True, tracer: str = "auto") -> None:
+    """Take a model through peel, with one of its tracers, and put down what came of it."""
     try:
-        _measure(row, entry, export)
+        _measure(row, entry, export, tracer)
     except Stalled:
         row.tell(outcome="hang", reason=f"over {LIMIT:.0f} s in {row['stage']}")
     except PeelError as error:
@@ -47,22 +47,22 @@ def measure(row: Row, entry: Entry, export: bool = True) -> None:
         row.tell(outcome=outcome, reason=reason)
 
 
-def _measure(row: Row, entry: Entry, export: bool) -> None:
+def _measure(row: Row, entry: Entry, export: bool, tracer: str) -> None:
     with row.stage("build"):
         module = liven(entry)
     with row.stage("load"):
         subject = pipeline.load(module, None if entry.inputs is None else inputs_of(entry, module))
     with row.stage("trace"), at_most(LIMIT):
-        seen = pipeline.inspect(subject)
+        seen = pipeline.inspect(subject, tracer=tracer)
     locked = [group for group in seen.groups if group.locked]
     reach = max(seen.least.macs / seen.full.macs, seen.least.thop_macs / max(1, seen.full.thop_macs))
     row.tell(groups=len(seen.groups), locked=len(locked), macs=seen.full.macs, params=seen.full.params, reach=reach,
              reasons=sorted({group.locked.reason for group in locked})[:5])  # fmt: skip
     with row.stage("plan"), at_most(LIMIT):
-        slim, run = _pruned(row, subject, target_of(reach), seen.full)
+        slim, run = _pruned(row, subject, target_of(reach), seen.full, tracer)
     _put_down(row, run)
     if row["broken"]:
-        row.tell(reach=_proven_reach(subject, run, reach))
+        row.tell(reach=_proven_reach(subject, run, reach, tracer))
     with row.stage("train"):
         moved, heard = trains(full_copy(slim), subject.inputs, full_copy(subject.module))
         row.tell(trains=moved, heard=heard)
@@ -78,25 +78,25 @@ def target_of(reach: float) -> int:
     return SHARE if least <= SHARE or least >= 100 else least
 
 
-def _pruned(row: Row, subject: Subject, target: int, full: Costs) -> pipeline.Pruned:
+def _pruned(row: Row, subject: Subject, target: int, full: Costs, tracer: str) -> pipeline.Pruned:
     """Prune; where the proof locks so much that the budget falls out of reach, ask again for what is left."""
     for _ in range(3):
         row.tell(target=target)
         try:
-            return pipeline.prune(subject, flops=f"{target}%")
+            return pipeline.prune(subject, flops=f"{target}%", tracer=tracer)
         except BudgetOutOfReach as error:
             left = LEAST.search(error.message)
             share = _count(left) / full.macs if left else target / 100 + 0.1
             if target_of(share) <= target:
                 raise
             target = target_of(share)
-    return pipeline.prune(subject, flops=f"{target}%")
+    return pipeline.prune(subject, flops=f"{target}%", tracer=tracer)
 
 
-def _proven_reach(subject: Subject, run: Run, traced: float) -> float:
+def _proven_reach(subject: Subject, run: Run, traced: float, tracer: str) -> float:
     """What is reachable without the groups that the proof has locked; what the trace said where they can't be named."""
     try:
-        seen = pipeline.inspect(subject, ignore=broken_in(run))
+        seen = pipeline.inspect(subject, ignore=broken_in(run), tracer=tracer)
     except PeelError:
         return traced
     return seen.least.macs / seen.full.macs

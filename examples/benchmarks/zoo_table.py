@@ -52,6 +52,10 @@ and onnxruntime agrees with torch on the exported file.
 Removable is the share of the multiply-adds that can go at most, none where peel was neither right nor partly right;
 reach, below, is what is then left. What plain torch-pruning removed is taken over its right ones. Both are medians.
 
+## The two tracers
+
+{tracers}
+
 ## What did not work, and why
 
 {failures}
@@ -80,6 +84,7 @@ def page(rows: Rows) -> str:
     names = list(dict.fromkeys(name for name, _ in rows))
     peel = {name: rows[name, "peel"] for name in names if (name, "peel") in rows}
     plain = {name: rows[name, "plain"] for name in names if (name, "plain") in rows}
+    graph = {name: rows[name, "depgraph"] for name in names if (name, "depgraph") in rows}
     either = {**plain, **peel}
     return PAGE.format(
         count=len(names),
@@ -87,6 +92,7 @@ def page(rows: Rows) -> str:
         guessed=f"{sum(bool(row.get('guessed')) for row in either.values())} of {len(either)}",
         summary=_summary(peel, plain),
         medians=_medians(peel, plain),
+        tracers=_tracers(peel, graph),
         failures=_failures(peel),
         table=markdown(HEADER, [_cells(peel.get(name, {}), plain.get(name, {}), name) for name in names]),
         versions=_versions(list(rows.values())),
@@ -103,6 +109,29 @@ def _summary(peel: dict[str, Row], plain: dict[str, Row]) -> str:
     ]
     lines.append(("models", str(len(peel)), str(len(plain)), ""))
     return markdown(("outcome", "peel", "plain torch-pruning", "what it means"), lines)
+
+
+def _tracers(peel: dict[str, Row], graph: dict[str, Row]) -> str:
+    """Both tracers on the models that were measured with both."""
+    if not graph:
+        return "Not compared in these results."
+    sides = {"labels (peel's own pass)": {name: peel[name] for name in graph if name in peel}, "depgraph": graph}
+    lines = [(words, *_reached(list(side.values()))) for words, side in sides.items()]
+    words = (
+        f"`peel prune --tracer`, both on the same {len(graph)} models with the same proofs behind them, without files "
+        "(`zoo.py --side depgraph`).\n\n"
+    )
+    header = ("tracer", "right", "partly", "neither", "groups that the proof locked", "removable")
+    return words + markdown(header, lines)
+
+
+def _reached(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What came of one tracer; only what its trace and its proofs say, files aside."""
+    kinds = [row["outcome"] if not row.get("reason", "").startswith("export:") else "right" for row in rows]
+    counts = [kinds.count("right"), kinds.count("partly")]
+    broken = sum(row.get("broken") or 0 for row in rows)
+    left = [1 - row["reach"] if kind in GOOD else 0.0 for row, kind in zip(rows, kinds, strict=True)]
+    return (*map(str, counts), str(len(rows) - sum(counts)), str(broken), _median(left))
 
 
 def _share(part: int, whole: int) -> str:
