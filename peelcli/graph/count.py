@@ -5,6 +5,7 @@ MACs come from torch.utils.flop_counter's formulas, halved: there a multiply-add
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -119,9 +120,10 @@ def thop_by_layer(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, dict
     def recording(rule: Callable[..., None]) -> Callable[..., None]:
         def count(m: nn.Module, x: Any, y: Any) -> None:
             before = m.total_ops
-            rule(m, x, y)
+            with contextlib.suppress(AttributeError, TypeError, IndexError):  # a layer of that kind, but not its call
+                rule(m, x, y)
             added = int(m.total_ops - before)  # type: ignore[operator]
-            charged.setdefault(names[m], []).append(LayerOps(added, tuple(x[0].shape)))
+            charged.setdefault(names[m], []).append(LayerOps(added, tuple(getattr(x[0], "shape", ())) if x else ()))
 
         return count
 

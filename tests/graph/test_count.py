@@ -104,3 +104,21 @@ def test_thop_leaves_nothing_behind():
     before = {name: (set(vars(m)), len(m._forward_hooks), m.training) for name, m in net.named_modules()}
     count.thop_by_layer(net, zoo.subject("resnet").inputs)
     assert {name: (set(vars(m)), len(m._forward_hooks), m.training) for name, m in net.named_modules()} == before
+
+
+def test_a_layer_that_puts_out_a_tuple_is_not_charged():
+    class Pair(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return super().forward(x), x
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pair, self.last = Pair(3, 4, 1), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.pair(x)[0])
+
+    total, charged = count.thop_by_layer(Net().eval(), (torch.randn(1, 3, 5, 5),))
+    assert total == 5 * 5 * 4 * 2
+    assert charged["pair"][0].ops == 0

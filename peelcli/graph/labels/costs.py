@@ -78,7 +78,8 @@ class CostMaker:
         What is left at full width goes in as a constant.
         """
         total, charged = charges
-        terms = [term for term in macs if term.label in charged]
+        charging = {layer for layer, calls in charged.items() if any(call.ops for call in calls)}
+        terms = [term for term in macs if term.label in charging]
         full = [group.full for group in self.groups]
         seen_in: dict[str, int] = defaultdict(int)
         for term in terms:
