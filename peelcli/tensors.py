@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -68,6 +69,17 @@ def forgetful(module: nn.Module) -> nn.Module:
 def float64_copy(module: nn.Module) -> nn.Module:
     """A full copy in float64 and eval mode, also of a module that uses the name `double` for something else."""
     return nn.Module.eval(nn.Module.double(full_copy(module)))
+
+
+@contextmanager
+def default_float64() -> Iterator[None]:
+    """Tensors that a forward itself makes are float64 as well."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _empty(tensor: torch.Tensor) -> torch.Tensor:

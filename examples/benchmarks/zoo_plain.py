@@ -10,7 +10,6 @@ kept ones. Where an output has changed shape, or the model does not run in float
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from zoo_judge import ROUND_OFF, Row, Stalled, at_most, macs_of, one_line, params_of, trains
 from zoo_models.entry import Entry, inputs_of, liven
 
-from peelcli.tensors import full_copy, tensors_in
+from peelcli.tensors import default_float64, full_copy, tensors_in
 
 RATIO = 0.5
 SAMPLES = 64  # values of each row that are looked up
@@ -122,7 +121,7 @@ def equivalence(original: nn.Module, slim: nn.Module, inputs: tuple[Any, ...]) -
         kept = kept_entries(original, slim)
     except ValueError as error:
         return False, None, str(error)
-    with _float64():
+    with default_float64():
         masked, slim = full_copy(original).double().eval(), full_copy(slim).double().eval()
         _silence(masked, kept)
         try:
@@ -183,16 +182,6 @@ def _samples(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
 
     for turn in range(2):
         yield tuple(like(value, turn) for value in inputs)
-
-
-@contextmanager
-def _float64() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def kept_entries(original: nn.Module, slim: nn.Module) -> Kept:

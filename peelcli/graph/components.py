@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from peelcli.errors import UsageError
 from peelcli.graph import cost, depgraph
-from peelcli.graph.count import LayerOps, OpLog
+from peelcli.graph.count import Charges, LayerOps, OpLog
 from peelcli.graph.depgraph import Call, Component, Member
 from peelcli.graph.layers import loss_of
-from peelcli.graph.legal import Legality, step_and_floor
+from peelcli.graph.legal import Legality, grant
 from peelcli.records import (
     Attribute,
     CostModel,
@@ -29,9 +27,6 @@ from peelcli.records import (
     Term,
 )
 from peelcli.tensors import first_names, named_tensors, parent_of
-
-Charges = tuple[int, dict[str, list[LayerOps]]]
-"""thop's count: in total, and of each call of the layers that it charges."""
 
 
 def groups_and_cost(
@@ -55,8 +50,7 @@ def groups_and_cost(
     names = first_names(layers)
     drafts = [_draft(component, layers, names) for component in components]
     _lock_overlaps(drafts)
-    _lock_ignored(drafts, ignore)
-    groups = tuple(_finish(draft, legality) for draft in drafts)
+    groups = grant([_group(draft) for draft in drafts], legality, ignore)
     model, notes = _cost_model(layers, groups, components, log, charges)
     return groups, model, notes
 
@@ -73,7 +67,6 @@ class _Draft:
     slices: list[Slice]
     attributes: list[Attribute]
     reason: str = ""
-    remedy: str = ""
 
     def refuse(self, reason: str) -> None:
         """Drop the slices: what is not understood is not cut, and costs a constant."""
@@ -83,11 +76,6 @@ class _Draft:
     @property
     def layers(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(member.layer for member in self.component.members))
-
-    @property
-    def width_layers(self) -> list[str]:
-        """Layers whose output width is this group's."""
-        return [member.layer for member in self.component.members if member.role == "out"]
 
 
 def _draft(component: Component, root: nn.Module, names: Mapping[str, str]) -> _Draft:
@@ -231,32 +219,17 @@ def _disputing(drafts: Sequence[_Draft], place: tuple[str, int]) -> Iterator[_Dr
                 yield from (draft, first)
 
 
-def _lock_ignored(drafts: Sequence[_Draft], patterns: Sequence[str]) -> None:
-    layers = {layer for draft in drafts for layer in draft.layers}
-    for pattern in patterns:
-        if not fnmatch.filter(layers, pattern):
-            raise UsageError(f"--ignore {pattern!r} matches no layer", hint="`peel inspect` lists the layers")
-        for draft in drafts:
-            if not draft.reason and fnmatch.filter(draft.width_layers, pattern):
-                draft.reason, draft.remedy = f"ignored by {pattern!r}", "narrow the --ignore pattern"
-
-
-def _finish(draft: _Draft, legality: Legality) -> Group:
-    full = draft.component.channels
-    step, floor = step_and_floor(full, len(draft.bundles[0]), legality)
-    locked = Locked(draft.reason, draft.remedy) if draft.reason else None
-    if locked is None and floor >= full:
-        locked = Locked(f"{full} is its only legal width", "lower --align or --min-keep")
+def _group(draft: _Draft) -> Group:
     return Group(
         name=draft.component.producer,
         layers=draft.layers,
-        full=full,
-        step=step,
-        floor=full if locked else floor,
+        full=draft.component.channels,
+        step=1,
+        floor=1,
         bundles=draft.bundles,
         slices=tuple(draft.slices),
         attributes=tuple(draft.attributes),
-        locked=locked,
+        locked=Locked(draft.reason) if draft.reason else None,
     )
 
 

@@ -112,7 +112,11 @@ class LayerOps:
     shape: tuple[int, ...]
 
 
-def thop_by_layer(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, dict[str, list[LayerOps]]]:
+Charges = tuple[int, dict[str, list[LayerOps]]]
+"""thop's count: in total, and of each call of the layers that it charges."""
+
+
+def thop_by_layer(module: nn.Module, inputs: tuple[Any, ...]) -> Charges:
     """The thop package's count: in total, and call by call for the modules that it has a rule for."""
     names = {m: name for name, m in module.named_modules()}
     charged: dict[str, list[LayerOps]] = {}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from peelcli.errors import PeelError, TraceError
 from peelcli.graph import components, depgraph
-from peelcli.graph.count import record_ops, thop_by_layer
+from peelcli.graph.count import Charges, record_ops, thop_by_layer
 from peelcli.graph.labels.costs import CostMaker
 from peelcli.graph.labels.groups import GroupMaker
 from peelcli.graph.labels.trace import SECONDS, find_units
@@ -62,7 +62,7 @@ def trace(subject: Subject, legality: Legality, ignore: Sequence[str] = (), trac
 
 
 def _by_labels(
-    subject: Subject, rehearsal: Rehearsal, legality: Legality, ignore: Sequence[str], charges: components.Charges
+    subject: Subject, rehearsal: Rehearsal, legality: Legality, ignore: Sequence[str], charges: Charges
 ) -> Found:
     """Groups and cost from the exact pass."""
     resolved = rehearsal.perform(subject.module, find_units)

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from peelcli.records import Check, Cut, Subject
 from peelcli.surgery.masked import masked_copy, mixing
 from peelcli.surgery.prune import apply_cuts
-from peelcli.tensors import float64_copy, named_tensors, one_sample, tensors_in
+from peelcli.tensors import default_float64, float64_copy, named_tensors, one_sample, tensors_in
 
 TOLERANCE = 1e-9  # float64; right cuts differ by about 1e-15 to 1e-12, wrong ones by 1e-5 and more
 SENSITIVE = 1e-5  # least change of an output between two inputs, relative to its size, for a proof to mean anything
@@ -58,7 +58,7 @@ def equivalence(subject: Subject, slim: nn.Module, cuts: Sequence[Cut], seed: in
         The largest max |slim - masked| / max |masked(input 1) - masked(input 2)| of the outputs. ok is None where the
         two can't be compared.
     """
-    with _float64(), _one_thread():
+    with default_float64(), _one_thread():
         original = float64_copy(subject.module)
         slim = float64_copy(slim)
         awoken = _fill_zeros(original, seed)
@@ -82,17 +82,6 @@ def equivalence(subject: Subject, slim: nn.Module, cuts: Sequence[Cut], seed: in
         if check.ok is False and _compare(_masked_outputs(original, cuts, inputs).outputs, wanted).ok is False:
             return Check(NAME, None, note="forward is random: the same input gives other outputs each time")
         return check
-
-
-@contextmanager
-def _float64() -> Iterator[None]:
-    """Tensors that forward itself makes are float64 as well."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -93,9 +93,6 @@ class _Convolved:
         self.run.classes.unite(
             fac.line(channels), fac.line(columns), self.run.obstacle("a convolution reads what can't go")
         )
-        self._marked(columns)
-
-    def _marked(self, columns: Factor) -> None:
         if self.weight:
             self.run.reads(columns)
 

@@ -9,14 +9,11 @@ from collections.abc import Collection, Iterable, Sequence
 from torch import nn
 
 from peelcli.graph import cost
-from peelcli.graph.count import LayerOps
+from peelcli.graph.count import Charges
 from peelcli.graph.labels.resolve import Place, Resolved
 from peelcli.graph.labels.run import Extent, Product
 from peelcli.records import CostModel, Group, Polynomial, Share, Size, Term
 from peelcli.tensors import named_tensors
-
-Charges = tuple[int, dict[str, list[LayerOps]]]
-"""thop's count: in total, and of each call of the layers that it charges."""
 
 
 class CostMaker:

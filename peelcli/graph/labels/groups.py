@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections import defaultdict
 from collections.abc import Sequence
 
 from torch import nn
 
-from peelcli.errors import UsageError
 from peelcli.graph.labels.classes import Obstacle
 from peelcli.graph.labels.resolve import Place, Resolved, Units, entries_by_root
 from peelcli.graph.labels.run import Blend as Found
-from peelcli.graph.legal import Legality, step_and_floor
+from peelcli.graph.legal import Legality, grant
 from peelcli.records import Attribute, Blend, Group, Locked, Slice
 from peelcli.tensors import first_names
 
@@ -43,10 +41,7 @@ class GroupMaker:
         """All groups, in the order in which their makers run."""
         names = _unique_names([_layer(units.maker[0]) or units.maker[0] for units in self.resolved.units])
         made = [self._group(units, name) for units, name in zip(self.resolved.units, names, strict=True)]
-        _refuse_unknown(ignore, made)
-        return tuple(
-            self._finished(group, units, ignore) for group, units in zip(made, self.resolved.units, strict=True)
-        )
+        return grant(made, self.legality, ignore)
 
     def _group(self, units: Units, name: str) -> Group:
         first = self._entries[("tensor", *units.maker)]
@@ -65,6 +60,7 @@ class GroupMaker:
             bundles=tuple(map(tuple, channels)),
             slices=tuple(self._slice(place, units, channels, len(own)) for place in tensors),
             attributes=self._attributes(units),
+            locked=None if units.obstacle is None else _locked(units.obstacle),
             blends=tuple(b for f in self._blends if (b := self._blend(f, units, channels, len(own))) is not None),
         )
 
@@ -74,10 +70,9 @@ class GroupMaker:
         module = self.module.get_submodule(layer)
         return layer if next(module.children(), None) is None and layer else tensor
 
-    def _rank(self, place: Place) -> tuple[int, str, int]:
-        layer = _layer(str(place[1]))
-        ran = self.resolved.found.ran
-        return ran.get(layer, len(ran)), "", 0
+    def _rank(self, place: Place) -> int:
+        """When the layer of a tensor ran."""
+        return self.resolved.found.ran.get(_layer(str(place[1])), len(self.resolved.found.ran))
 
     def _slice(self, place: Place, units: Units, channels: list[list[int]], full: int) -> Slice:
         name, dim = str(place[1]), int(str(place[2]))
@@ -128,27 +123,6 @@ class GroupMaker:
                 found.append(((layer, attribute, None), lost * (int(getattr(module, "groups", 1)) if per_group else 1)))
         return found
 
-    def _finished(self, group: Group, units: Units, ignore: Sequence[str]) -> Group:
-        locked = None if units.obstacle is None else _locked(units.obstacle)
-        pattern = next((p for p in ignore if fnmatch.filter(_width_layers(group), p)), None)
-        if locked is None and pattern is not None:
-            locked = Locked(f"ignored by {pattern!r}", "narrow the --ignore pattern")
-        step, floor = step_and_floor(group.full, group.bundle_size, self.legality)
-        if locked is None and floor >= group.full:
-            locked = Locked(f"{group.full} is its only legal width", "lower --align or --min-keep")
-        return Group(
-            name=group.name,
-            layers=group.layers,
-            full=group.full,
-            step=step,
-            floor=group.full if locked else floor,
-            bundles=group.bundles,
-            slices=group.slices,
-            attributes=group.attributes,
-            locked=locked,
-            blends=group.blends,
-        )
-
 
 _Numbers = tuple[tuple[type[nn.Module], ...], str, int, str, bool]
 _PLAIN_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -181,11 +155,6 @@ def _layer(tensor: str) -> str:
     return tensor.rpartition(".")[0]
 
 
-def _width_layers(group: Group) -> list[str]:
-    """Layers whose output width is the group's."""
-    return [_layer(piece.tensor) or piece.tensor for piece in group.slices if piece.role == "out"]
-
-
 def _unique_names(names: Sequence[str]) -> list[str]:
     seen: dict[str, int] = defaultdict(int)
     result = []
@@ -193,13 +162,6 @@ def _unique_names(names: Sequence[str]) -> list[str]:
         seen[name] += 1
         result.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
     return result
-
-
-def _refuse_unknown(ignore: Sequence[str], groups: Sequence[Group]) -> None:
-    layers = {layer for group in groups for layer in (*group.layers, *_width_layers(group))}
-    for pattern in ignore:
-        if not fnmatch.filter(layers, pattern):
-            raise UsageError(f"--ignore {pattern!r} matches no layer", hint="`peel inspect` lists the layers")
 
 
 def _locked(obstacle: Obstacle) -> Locked:

@@ -143,7 +143,6 @@ def _nothing(run: LabelRun, call: Call) -> None:
 
 def unknown(run: LabelRun, call: Call) -> None:
     """An op without a rule: what goes in stays as it is."""
-    run.found.unknown.add(call.op)
     for _, _, labels, _ in tensors_of(call):
         run.lock(labels.factors, f"it goes through {call.op}, which is not followed", "ignore the layer, or report it")
     for out in outputs(call):

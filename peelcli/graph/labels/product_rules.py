@@ -9,18 +9,14 @@ from peelcli.graph.labels.call import Call, is_weight, rule
 from peelcli.graph.labels.factors import COMPUTED, Factor, Labels
 from peelcli.graph.labels.run import Extent, LabelRun
 
+_OPERANDS = {
+    "mm": ("self", "mat2"), "addmm": ("mat1", "mat2"), "bmm": ("self", "mat2"), "baddbmm": ("batch1", "batch2"),
+}  # fmt: skip
 
-@rule("mm", "addmm", "bmm", "baddbmm", "mv", "dot", "addmv", "vdot", "addbmm")
+
+@rule(*_OPERANDS)
 def _matrix_product(run: LabelRun, call: Call) -> None:
-    names = [name for name in ("self", "mat1", "batch1", "input") if name in call.before]
-    left, right = {
-        "mm": ("self", "mat2"), "addmm": ("mat1", "mat2"), "bmm": ("self", "mat2"), "baddbmm": ("batch1", "batch2"),
-    }.get(call.op, (names[0], ""))  # fmt: skip
-    if not right:
-        for labels in call.before.values():
-            run.lock(labels.factors, f"it goes through {call.op}, which is not followed")
-        run.put(call.out, Labels((), is_weight(call)))
-        return
+    left, right = _OPERANDS[call.op]
     a, b = call[left], call[right]
     k_of_a, k_of_b = a.dim() - 1, b.dim() - 2
     fa, fb = _contract(run, call, (left, k_of_a), (right, k_of_b))
@@ -95,7 +91,7 @@ def _batch(run: LabelRun, fa: Sequence[Factor], fb: Sequence[Factor]) -> list[Fa
     other = next((f for f in fb if set(fac.varying(f)) == {0}), None)
     if one is not None and other is not None:
         run.classes.unite(fac.line(one), fac.line(other), run.obstacle("its heads meet heads that can't go"))
-        return [one, other][:1] if one is other else [one]
+        return [one]
     run.lock([f for f in (one, other) if f is not None], "its heads meet a tensor of a fixed number of heads")
     return [f for f in (one, other) if f is not None]
 

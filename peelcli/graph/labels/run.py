@@ -110,7 +110,6 @@ class Findings:
     joints: dict[bytes, Factor] = field(default_factory=dict)
     calls: dict[tuple[str, int], CallShape] = field(default_factory=dict)
     ran: dict[str, int] = field(default_factory=dict)  # module paths in the order in which they ran
-    unknown: set[str] = field(default_factory=set)
     integers: dict[Attr, int] = field(default_factory=dict)  # every tracked attribute as it is
 
 
@@ -154,10 +153,6 @@ class LabelRun:
             return Labels((), weight=PLAIN)
         settled = tuple(fac.settled(f, self.classes) for f in labels.factors)
         return Labels(tuple(f for f in settled if fac.varying(f)), labels.weight)
-
-    def known(self, tensor: torch.Tensor) -> bool:
-        """Whether the tensor was seen before."""
-        return tensor in self._table
 
     def put(self, tensor: torch.Tensor, labels: Labels) -> None:
         """Say what a tensor carries; factors that came to vary along one dimension together are locked."""
@@ -258,8 +253,7 @@ class LabelRun:
         self._mark(factor, lambda place: self.found.made.setdefault(place, order))
 
     def _mark(self, factor: Factor, note: Any) -> None:
-        ids = factor
-        ids = ids[(ids != FIXED) & (ids < self.found.first_wild)]
+        ids = factor[(factor != FIXED) & (factor < self.found.first_wild)]
         for position in np.unique(self._starts.searchsorted(ids, side="right")).tolist():
             note(self._places[position - 1])
 

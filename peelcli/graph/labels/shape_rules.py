@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from peelcli.graph.labels import factors as fac
-from peelcli.graph.labels.call import Call, rule, tensors_of
+from peelcli.graph.labels.call import Call, is_weight, rule, tensors_of
 from peelcli.graph.labels.factors import Factor, Labels
 from peelcli.graph.labels.run import LabelRun
 
@@ -27,6 +27,7 @@ def _view(run: LabelRun, call: Call) -> None:
     old, new = call.shapes["self"], call.out.shape
     if call.get("dtype") is not None or math.prod(old) != math.prod(new):
         run.lock(call.before["self"].factors, "its elements are read as another type")
+        run.put(call.out, Labels((), is_weight(call)))
         return
 
     def seen(f: Factor) -> Factor:
@@ -163,13 +164,12 @@ def _join(run: LabelRun, call: Call, dim: int, stacked: bool) -> None:
         factors = tuple(np.expand_dims(f, dim) for f in labels.factors) if stacked else labels.factors
         size = 1 if stacked else shape[dim]
         moved.append((factors, size))
-    sets = {tuple(d for d in fac.varying(f) if d != dim) for factors, _ in moved for f in factors}
+    sets = {_beside(f, dim) for factors, _ in moved for f in factors}
     result = []
     for others in sorted(sets):
         own = [next((f for f in fs if _beside(f, dim) == others), None) for fs, _ in moved]
         result.append(_joined(run, own, [size for _, size in moved], dim, others))
-    weight = all(labels.weight for labels, _ in parts)
-    run.put(out, Labels(tuple(fac.compact(f) for f in result if f is not None), weight))
+    run.put(out, Labels(tuple(fac.compact(f) for f in result if f is not None), is_weight(call)))
 
 
 def _beside(factor: Factor, dim: int) -> tuple[int, ...]:
@@ -222,6 +222,7 @@ def _literally(run: LabelRun, call: Call) -> None:
     """Run the op itself on the labels, written out in full."""
     if math.prod(call.shapes["self"]) > MOST_LABELS:
         run.lock(call.before["self"].factors, f"{call.op} of so large a tensor is not followed")
+        run.put(call.out, Labels((), is_weight(call)))
         return
     op = getattr(torch.ops.aten, call.op)
     others = [value for name, value in call.values.items() if name != "self"]

@@ -25,9 +25,7 @@ def before(run: LabelRun, name: str, args: Any, kwargs: Any) -> None:
                 run.off(factor, [tensor.dim() - 1], "attention scales by the width of a head")
     if name in _ARITHMETIC:
         Tracked.leaks.extend((int(value), value.source) for value in args if isinstance(value, Tracked))
-    if name == "__getitem__":
-        _slice_bounds(run, args[0], args[1])
-    if name == "__setitem__":
+    if name in ("__getitem__", "__setitem__"):
         _slice_bounds(run, args[0], args[1])
     if name == "narrow":
         dim, start, length = ((*args[1:], *kwargs.values()))[:3]
