@@ -23,6 +23,7 @@ from peelcli.errors import CheckFailed, ExportError
 from peelcli.export.attention import WrittenOutAttention
 from peelcli.export.inputs import Example, bound, dynamic_shapes, run
 from peelcli.export.modules import byte_size, evaluated, precisions, relative_difference
+from peelcli.onnxnodes import graphs_of, with_inner
 from peelcli.records import Check, Subject
 from peelcli.tensors import named_tensors, tensors_in
 
@@ -305,19 +306,12 @@ def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
     """The graph, and those inside its nodes."""
     yield proto.graph
     for node in _nodes(proto):
-        for attribute in node.attribute:
-            yield from (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else []))
+        yield from graphs_of(node)
 
 
 def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """All nodes, those of functions and of graphs inside nodes included."""
-    waiting = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for attribute in node.attribute:
-            for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                waiting += graph.node
+    return with_inner([*proto.graph.node, *(node for function in proto.functions for node in function.node)])
 
 
 def _label(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> None:

@@ -12,6 +12,8 @@ from tests.support import zoo
 from tests.support.parts import conv_bn, head, image
 from tests.support.slices import attributes_of, blocks, groups_of, one_each, slices_of
 
+BOTH_TRACERS = pytest.mark.parametrize("tracer", ["labels", "depgraph"])
+
 
 def test_a_chain_worked_by_hand():
     first, second, third, last = zoo.graph_of(zoo.subject("vgg_flatten")).groups
@@ -118,16 +120,18 @@ def test_norm_groups():
     }  # fmt: skip
 
 
-def test_a_transposed_conv_has_its_dimensions_the_other_way_round():
-    groups = groups_of("unet")
+@BOTH_TRACERS
+def test_a_transposed_conv_has_its_dimensions_the_other_way_round(tracer):
+    groups = groups_of("unet", tracer)
     assert slices_of(groups["up"])["up.weight", 1, "out"] == one_each(6)
     assert slices_of(groups["down2.0"])["up.weight", 0, "in"] == one_each(12)
     assert slices_of(groups["up"])["join.0.weight", 1, "in"] == one_each(6)
     assert slices_of(groups["down1.0"])["join.0.weight", 1, "in"] == one_each(8, start=6)
 
 
-def test_concatenations_shift_the_indices():
-    groups = groups_of("densenet")
+@BOTH_TRACERS
+def test_concatenations_shift_the_indices(tracer):
+    groups = groups_of("densenet", tracer)
     assert slices_of(groups["0"])["3.weight", 0, "out"] == one_each(8)
     assert slices_of(groups["1.conv2"])["3.weight", 0, "out"] == one_each(4, start=8)
     assert slices_of(groups["2.conv2"])["4.weight", 1, "in"] == one_each(4, start=12)
@@ -141,17 +145,19 @@ def test_a_concatenation_added_to_a_wide_stream():
     assert ("wide", "out_channels", None, 1) in attributes_of(groups["two"])
 
 
-def test_bare_parameters_and_layer_norms():
-    group = groups_of("convnext")["0"]
+@BOTH_TRACERS
+def test_bare_parameters_and_layer_norms(tracer):
+    group = groups_of("convnext", tracer)["0"]
     assert slices_of(group)["2.scale", 0, "out"] == one_each(8)
     assert {("1", "normalized_shape", 0, 1), ("2.norm", "normalized_shape", 0, 1)} <= attributes_of(group)
-    scales = slices_of(groups_of("parameter_scale")["conv"])
+    scales = slices_of(groups_of("parameter_scale", tracer)["conv"])
     assert scales["gamma", 1, "out"] == scales["beta", 0, "out"] == one_each(8)
     assert not any(tensor == "gain" for tensor, *_ in scales)
 
 
-def test_halves_that_meet_go_in_pairs():
-    group = groups_of("chunks")["both"]
+@BOTH_TRACERS
+def test_halves_that_meet_go_in_pairs(tracer):
+    group = groups_of("chunks", tracer)["both"]
     assert group.bundles == tuple((c, c + 6) for c in range(6))
     columns = slices_of(group)["head.2.weight", 1, "in"]
     assert [columns[a] + columns[b] for a, b in group.bundles] == [(c,) for c in range(6)]
@@ -181,8 +187,9 @@ def test_what_a_tied_weight_makes_goes_with_what_it_reads(name, shared, uses):
     assert {layer for layer, *_ in attributes_of(group)} >= set(uses)
 
 
-def test_every_output_keeps_its_shape():
-    groups = groups_of("tuple_output")
+@BOTH_TRACERS
+def test_every_output_keeps_its_shape(tracer):
+    groups = groups_of("tuple_output", tracer)
     assert [name for name, group in groups.items() if group.locked] == ["two.0", "head.2"]
     assert {group.locked.reason for group in groups.values() if group.locked} == {OUTPUT_REASON}
     assert slices_of(groups["one.0"])["two.0.weight", 1, "in"] == one_each(8)

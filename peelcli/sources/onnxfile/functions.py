@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 
 from peelcli.errors import SourceError
+from peelcli.onnxnodes import with_inner
 
 _MOST_NODES = 200_000
 _DEEPEST = 32  # functions that call functions
@@ -59,14 +59,3 @@ def _written_out(
         if total > _MOST_NODES:
             return total
     return total
-
-
-def with_inner(nodes: list[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Nodes, and those of graphs inside them."""
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for attribute in node.attribute:
-            for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                waiting += graph.node

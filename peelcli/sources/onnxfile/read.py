@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from peelcli.errors import SourceError
+from peelcli.onnxnodes import with_inner
 from peelcli.sources.onnxfile import functions, tensors
 from peelcli.sources.sniff import cut_short
 
@@ -100,7 +101,7 @@ def _names(model: onnx.ModelProto) -> Iterator[object]:
     """Every name that is used later."""
     yield from (entry.domain for entry in model.opset_import)
     for owner in (model.graph, *model.functions):
-        for node in functions.with_inner(list(owner.node)):
+        for node in with_inner(owner.node):
             yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
             yield from (attribute.name for attribute in node.attribute)
             for attribute in node.attribute:
