@@ -1,0 +1,77 @@
+"""Calibration samples: what the model sees in use, a few hundred of it, with or without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from peelcli.tensors import is_list_of_samples
+
+Inputs = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs of a model, one by one, on the CPU.
+
+    Attributes:
+        inputs: for each sample the positional arguments of one forward call, tensors of shape (1, ...).
+        name: where they come from, for messages.
+        targets: for each sample what the user's data set says of it, or None for data without labels.
+        notes: what was guessed, skipped or changed while reading, one sentence each.
+    """
+
+    inputs: tuple[Inputs, ...]
+    name: str
+    targets: tuple[Any, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def some(self, positions: Sequence[int]) -> Samples:
+        """The samples at these positions, in this order."""
+        targets = None if self.targets is None else tuple(self.targets[p] for p in positions)
+        return Samples(tuple(self.inputs[p] for p in positions), self.name, targets, self.notes)
+
+    def split(self, every: int = 4) -> tuple[Samples, Samples]:
+        """Those to fit on, and every so many-th one, which is held out to judge what was fitted."""
+        held = range(every - 1, len(self), every)
+        return self.some([p for p in range(len(self)) if p not in set(held)]), self.some(list(held))
+
+    def batches(self, size: int) -> Iterator[Inputs]:
+        """Forward arguments of up to `size` samples at a time; samples of another shape start a new batch."""
+        start = 0
+        while start < len(self):
+            stop, shape = start + 1, shapes(self.inputs[start])
+            while stop < min(len(self), start + size) and shapes(self.inputs[stop]) == shape:
+                stop += 1
+            yield together(self.inputs[start:stop])
+            start = stop
+
+
+def shapes(value: Any) -> Any:
+    """Shape and dtype of every tensor, and every other leaf as it is: samples that are equal here make one batch."""
+    leaves, spec = pytree.tree_flatten(value)
+    return [(leaf.shape, leaf.dtype) if isinstance(leaf, torch.Tensor) else repr(leaf) for leaf in leaves], str(spec)
+
+
+def together(inputs: Sequence[Inputs]) -> Inputs:
+    """One batch of several samples of the same shapes; what is no tensor is taken from the first."""
+    if len(inputs) == 1:
+        return inputs[0]
+    joined = []
+    for values in zip(*inputs, strict=True):
+        if is_list_of_samples(values[0]):
+            joined.append([image for images in values for image in images])
+        else:
+            joined.append(pytree.tree_map(_joined, *values))
+    return tuple(joined)
+
+
+def _joined(*leaves: Any) -> Any:
+    return torch.cat(leaves) if isinstance(leaves[0], torch.Tensor) and leaves[0].dim() else leaves[0]
