@@ -24,6 +24,7 @@ from peelcli.errors import UsageError
 
 Allocator = Literal["peel", "uniform", "greedy"]
 Tracer = Literal["auto", "labels", "depgraph"]
+Repair = Literal["auto", "none"]
 
 
 class Quantity(BaseModel):
@@ -128,8 +129,42 @@ class Source(BaseModel):
     trust: bool = Field(False, description="unpickle even what would run code; only for files of your own")
 
 
+def _read_numbers(value: Any) -> Any:
+    """Accept "0.485,0.456,0.406", one number, or a list of them."""
+    if isinstance(value, str):
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            raise ValueError(f"{value!r} is not a list of numbers such as 0.485,0.456,0.406") from None
+    return (value,) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+Means = Annotated[
+    tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1), BeforeValidator(_read_numbers)
+]
+Deviations = Annotated[
+    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1), BeforeValidator(_read_numbers)
+]
+
+
+class Calibration(BaseModel):
+    """What the model sees in use, how it is read, and what is done with it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    data: Any | None = Field(
+        None, description="calibration samples: a folder of images, .npy/.npz/.pt/.safetensors, or file.py:function"
+    )
+    samples: int = Field(256, ge=2, description="how many samples are used at most")
+    image_size: int | None = Field(None, ge=1, description="height and width that images are brought to")
+    mean: Means | None = Field(None, description="mean of each channel, taken off images in 0..1")
+    std: Deviations | None = Field(None, description="deviation of each channel, by which images are divided then")
+    metric: str | None = Field(None, description="what judges outputs by targets, more is better: file.py:function")
+    repair: Repair = Field("auto", description="auto: make up for what was cut, from the samples")
+    device: str = Field("cpu", description="where scores and repair are computed, e.g. cuda")
+
+
 class Settings(TypedDict, total=False):
-    """The keyword arguments of the Python API; fields of Budget, Options and Source."""
+    """The keyword arguments of the Python API; fields of Budget, Options, Source and Calibration."""
 
     flops: str | float | Quantity | None
     params: str | float | Quantity | None
@@ -148,6 +183,14 @@ class Settings(TypedDict, total=False):
     factory: str | None
     code: str | None
     trust: bool
+    data: Any
+    samples: int
+    image_size: int | None
+    mean: str | float | Sequence[float] | None
+    std: str | float | Sequence[float] | None
+    metric: str | None
+    repair: Repair
+    device: str
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -172,7 +215,7 @@ def check_names(settings: Mapping[str, Any]) -> None:
     Raises:
         UsageError: with the nearest name.
     """
-    known = [*Budget.model_fields, *Options.model_fields, *Source.model_fields]
+    known = [*Budget.model_fields, *Options.model_fields, *Source.model_fields, *Calibration.model_fields]
     for name in settings:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1) or [", ".join(known)]
@@ -192,4 +235,6 @@ _HINTS = {
     "--flops": "write a count or a share of the original, e.g. --flops 1G or --flops 50%",
     "--params": "write a count or a share of the original, e.g. --params 5M or --params 50%",
     "--align": "write --align auto, or a whole number of channels such as --align 8",
+    "--mean": "write a number for each channel, e.g. --mean 0.485,0.456,0.406",
+    "--std": "write a number above zero for each channel, e.g. --std 0.229,0.224,0.225",
 }

@@ -13,6 +13,7 @@ from peelcli.scoring.table import SCORERS
 MODEL = "Model"
 BUDGET = "Budget"
 HOW = "How to prune"
+CALIBRATION = "Calibration"
 OUTPUT = "Output"
 
 
@@ -32,6 +33,13 @@ class Tracer(str, Enum):
     auto = "auto"
     labels = "labels"
     depgraph = "depgraph"
+
+
+class Repair(str, Enum):
+    """Whether what is left makes up for what was cut."""
+
+    auto = "auto"
+    none = "none"
 
 
 class Allocate(str, Enum):
@@ -174,6 +182,73 @@ TracerOpt = Annotated[
         help="what finds the groups: peel's own pass on labels, or torch-pruning's dependency graph",
         rich_help_panel=HOW,
         show_default="auto: labels, or depgraph where that fails",
+    ),
+]
+
+DataOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH|FILE.py:FUNCTION",
+        help="calibration samples: a folder of images, .npy/.npz/.pt/.safetensors, or a function that yields them",
+        rich_help_panel=CALIBRATION,
+        show_default=False,
+    ),
+]
+SamplesOpt = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="how many samples are used at most", rich_help_panel=CALIBRATION, show_default="256"
+    ),
+]
+ImageSizeOpt = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="height and width that images are brought to",
+        rich_help_panel=CALIBRATION,
+        show_default="what the model takes",
+    ),
+]
+MeanOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N,N,N",
+        help="mean of each channel, taken off images in 0..1, e.g. 0.485,0.456,0.406",
+        rich_help_panel=CALIBRATION,
+        show_default="what the model's config says, or ImageNet's",
+    ),
+]
+StdOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N,N,N",
+        help="deviation of each channel, by which images are divided then, e.g. 0.229,0.224,0.225",
+        rich_help_panel=CALIBRATION,
+        show_default="what the model's config says, or ImageNet's",
+    ),
+]
+MetricOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py:FUNCTION",
+        help="judges the model on the samples: given outputs and targets, it returns a number, more is better",
+        rich_help_panel=CALIBRATION,
+        show_default=False,
+    ),
+]
+RepairOpt = Annotated[
+    Repair | None,
+    typer.Option(
+        help="auto: make up for what was cut, from the samples", rich_help_panel=CALIBRATION, show_default="auto"
+    ),
+]
+DeviceOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="where scores and repair are computed, e.g. cuda",
+        rich_help_panel=CALIBRATION,
+        show_default="cpu",
     ),
 ]
 

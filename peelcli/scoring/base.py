@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from peelcli.records import ChannelGraph, Group, GroupScore, Scores, Slice, Subject
+from peelcli.samples import Samples
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class Material:
         subject: the model; its parameters may be frozen, in half precision, or on any device.
         graph: the groups to score, locked ones too.
         seed: of everything random.
+        samples: calibration samples; a scorer whose file has NEEDS_SAMPLES = True always gets at least one.
     """
 
     subject: Subject
     graph: ChannelGraph
     seed: int
+    samples: Samples | None = None
 
     @cached_property
     def weights(self) -> dict[str, torch.Tensor]:

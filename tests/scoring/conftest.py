@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from peelcli.records import ChannelGraph, CostModel, Group, Locked, Role, Slice, Subject
+from peelcli.samples import Samples
 
 NO_COST = CostModel(macs=(), params=(), thop=())
 
@@ -53,6 +54,9 @@ class Tiny(nn.Sequential):
             self.bn1.weight.copy_(torch.tensor([1.0, -2, 0.5]))
             self.conv2.weight.copy_(torch.tensor([[1.0, -2, 0], [3, 2, 0]]).view(2, 3, 1, 1))
             self.fc.weight.copy_(torch.tensor([[-4.0, 2]]))
+            self.conv1.bias.copy_(torch.tensor([1.0, 0.5, -2]))
+            self.conv2.bias.copy_(torch.tensor([0.25, -1]))
+            self.fc.bias.fill_(3.0)
 
 
 @pytest.fixture
@@ -75,6 +79,20 @@ def graph() -> ChannelGraph:
     )
     second = group_of("conv2", 2, ("conv2.weight", 0, "out", one_each(2)), ("fc.weight", 1, "in", one_each(2)))
     return graph_of(first, second)
+
+
+@pytest.fixture
+def samples_of() -> Callable[..., Samples]:
+    """Random inputs of one sample each in the shape and dtype that a subject's own input has."""
+
+    def draw(subject: Subject, count: int = 6, targets: tuple[int, ...] | None = None) -> Samples:
+        generator = torch.Generator().manual_seed(11)
+        dtype = next(subject.module.parameters()).dtype
+        shape = (1, *subject.inputs[0].shape[1:])
+        drawn = [torch.randint(-8, 9, shape, generator=generator).to(dtype) / 4 for _ in range(count)]
+        return Samples(tuple((x,) for x in drawn), "drawn", targets)
+
+    return draw
 
 
 @pytest.fixture

@@ -135,17 +135,18 @@ def test_random_knows_the_seed_and_the_name_only(subject, graph):
 
 @pytest.mark.parametrize("name", SCORERS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_precision_and_frozen_parameters_change_nothing(subject, graph, name, dtype):
-    plain = score(subject, graph, name, 0)
+def test_precision_and_frozen_parameters_change_nothing(subject, graph, samples_of, name, dtype):
+    plain = score(subject, graph, name, 0, samples_of(subject))
     subject.module.to(dtype).requires_grad_(False)
-    other = score(subject, graph, name, 0)
+    other = score(subject, graph, name, 0, samples_of(subject))
     for a, b in zip(plain.groups, other.groups, strict=True):
         assert b.channels == pytest.approx(a.channels, rel=1e-5)  # the figures are exact in all of these types
 
 
 @pytest.mark.parametrize("name", SCORERS)
-def test_locked_groups_are_scored_as_well(subject, graph, lock_all, name):
-    assert score(subject, lock_all(graph), name, 0).groups == score(subject, graph, name, 0).groups
+def test_locked_groups_are_scored_as_well(subject, graph, lock_all, samples_of, name):
+    samples = samples_of(subject)
+    assert score(subject, lock_all(graph), name, 0, samples).groups == score(subject, graph, name, 0, samples).groups
 
 
 def test_half_precision_sums_do_not_overflow(make_group):
@@ -179,14 +180,16 @@ def small_residual_network():
 
 
 @pytest.mark.parametrize("name", SCORERS)
-def test_a_traced_network(name):
+def test_a_traced_network(name, samples_of):
     subject = Subject(small_residual_network(), (torch.zeros(1, 3, 8, 8),), "small")
     before = {key: value.clone() for key, value in subject.module.state_dict().items()}
     graph = trace(subject, Legality(align=1))
-    scores = score(subject, graph, name, 0)
+    samples = samples_of(subject)
+    scores = score(subject, graph, name, 0, samples)
     assert [len(scored.channels) for scored in scores.groups] == [group.full for group in graph.groups]
     assert all(scored.layer >= 0 for scored in scores.groups)
     assert len(set(scores.groups[0].channels)) > 1 or name == "bn"  # fresh BatchNorms are all alike
-    assert scores == score(subject, graph, name, 0)
+    assert scores == score(subject, graph, name, 0, samples)
     assert subject.module.training
+    assert all(parameter.grad is None for parameter in subject.module.parameters())
     assert all(torch.equal(value, before[key]) for key, value in subject.module.state_dict().items())

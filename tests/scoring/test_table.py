@@ -13,6 +13,8 @@ from torch import nn
 
 from peelcli.errors import UsageError
 from peelcli.records import ChannelGraph, CostModel, Scores, Subject
+from peelcli.samples import Samples
+from peelcli.scoring import table
 from peelcli.scoring.base import Material
 from peelcli.scoring.table import SCORERS, check_name, read_table, score
 
@@ -20,7 +22,8 @@ GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
 
 def test_the_table_lists_every_scorer_with_a_line():
-    assert sorted(SCORERS) == ["bn", "fpgm", "l1", "l2", "random"]
+    assert sorted(SCORERS) == ["bn", "fisher", "fpgm", "l1", "l2", "random", "reconstruction", "taylor"]
+    assert [name for name, row in SCORERS.items() if row.needs_samples] == ["fisher", "reconstruction", "taylor"]
     assert all(row.summary.endswith(".") or row.summary.endswith(")") for row in SCORERS.values())
     assert all(callable(row.function) for row in SCORERS.values())
 
@@ -30,6 +33,48 @@ def test_one_file_is_enough_for_a_new_scorer(tmp_path):
     (tmp_path / "base.py").write_text('"""No scorer."""\n', "utf-8")
     (row,) = read_table(tmp_path).values()
     assert (row.name, row.summary, row.module) == ("type", "Something new.", "peelcli.scoring.type_")
+    assert not row.needs_samples
+
+
+@pytest.mark.parametrize(
+    ("line", "needs"),
+    [
+        ("NEEDS_SAMPLES = True", True),
+        ("NEEDS_SAMPLES: bool = True", True),
+        ("NEEDS_SAMPLES = False", False),
+        ("OTHER = True", False),
+        ("def score(material):\n    NEEDS_SAMPLES = True", False),
+    ],
+)
+def test_a_scorer_that_needs_samples_says_so_in_its_file(tmp_path, line, needs):
+    (tmp_path / "new.py").write_text(f'"""Something new."""\n\n{line}\n', "utf-8")
+    assert read_table(tmp_path)["new"].needs_samples is needs
+
+
+@pytest.mark.parametrize("name", ["taylor", "fisher"])
+def test_scores_from_data_are_refused_without_data(subject, graph, name):
+    check_name(name)
+    for refused in (
+        lambda: check_name(name, with_data=False),
+        lambda: score(subject, graph, name, 0),
+        lambda: score(subject, graph, name, 0, Samples((), "empty")),
+    ):
+        with pytest.raises(UsageError, match=f"the score `{name}` needs samples") as caught:
+            refused()
+        assert caught.value.hint == "give calibration samples with --data, or --score l2"
+    check_name("auto", with_data=False)
+    check_name("l2", with_data=False)
+
+
+def test_auto_is_reconstruction_where_there_are_samples(monkeypatch, subject, graph, samples_of):
+    row = table.ScorerInfo("reconstruction", "A stand-in.", "peelcli.scoring.l1")
+    monkeypatch.setattr(table, "SCORERS", {**SCORERS, "reconstruction": row})
+    scores = score(subject, graph, "auto", 0, samples_of(subject))
+    assert (scores.scorer, scores.notes) == ("l1", ("score: reconstruction, because there are samples",))
+    assert score(subject, graph, "auto", 0).scorer == "bn"
+    rest = {name: row for name, row in SCORERS.items() if name != "reconstruction"}
+    monkeypatch.setattr(table, "SCORERS", rest)
+    assert score(subject, graph, "auto", 0, samples_of(subject)).scorer == "bn"
 
 
 def test_the_scorer_that_the_guide_shows_works(subject, graph):
@@ -47,16 +92,16 @@ def test_the_table_can_be_shown_without_torch():
     assert done.stdout.split() == [str(len(SCORERS)), "False"]
 
 
-@pytest.mark.parametrize("name", ["auto", "bn", "l1", "l2", "fpgm", "random"])
-def test_known_names_pass(subject, graph, name):
+@pytest.mark.parametrize("name", ["auto", *SCORERS])
+def test_known_names_pass(subject, graph, samples_of, name):
     check_name(name)
-    assert isinstance(score(subject, graph, name, 0), Scores)
+    assert isinstance(score(subject, graph, name, 0, samples_of(subject)), Scores)
 
 
 def test_an_unknown_name_gets_the_nearest_and_all(subject, graph):
     with pytest.raises(UsageError, match="no score called 'fpmg'") as caught:
         score(subject, graph, "fpmg", 0)
-    assert caught.value.hint == "did you mean fpgm? --score takes one of auto, bn, fpgm, l1, l2, random"
+    assert caught.value.hint == "did you mean fpgm? --score takes one of " + ", ".join(["auto", *SCORERS])
     with pytest.raises(UsageError) as caught:
         check_name("zzz")
     assert caught.value.hint.startswith("--score takes one of auto, ")

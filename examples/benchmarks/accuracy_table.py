@@ -1,0 +1,134 @@
+"""The part of docs/results.md that accuracy.py's rows make."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import markdown, median
+
+Row = Mapping[str, Any]
+Titles = Mapping[str, tuple[str, Sequence[str]]]
+BEGIN, END = "<!-- accuracy: begin -->", "<!-- accuracy: end -->"
+INTRODUCTION = """\
+Made by `python examples/benchmarks/accuracy.py --table docs/results.md`; do not edit between the markers.
+
+Every method got the same trained network, up to 512 samples without labels, and a budget in multiply-adds; nothing was
+trained afterwards. What came back was counted by one counter and judged on samples that nobody had seen. Median over
+the seeds, and in brackets the least and the largest; the seed decides split, training and samples. `-` is not
+measured, *no* is out of the method's reach. **Over** marks a result above its budget.
+
+- *peel score/allocator/repair*: repair `none` is the bare cut, `bn` makes only BatchNorm's statistics anew on the
+  calibration samples, `auto` is peel's own repair.
+- *torch-pruning*: one shot, the ratio nearest below the budget, then BatchNorm's statistics anew on the same samples;
+  at least 10 % of each layer stay, as with peel. Taylor takes the network's own answers for labels.
+- *modelopt fastnas*: NVIDIA Model Optimizer's search, judged by agreement with the unpruned network, no labels.
+"""
+FIGURES = {
+    "top1": "Accuracy",
+    "agreement": "Agreement with the unpruned network (largest output)",
+    "top5": "The unpruned network's answer among the five largest outputs",
+    "kl": "Divergence from the unpruned network's outputs, KL(unpruned || slim) in nats; less is better",
+    "pitch": "Raw pitch accuracy: within 50 cents of the truth",
+    "same pitch": "Within 50 cents of the unpruned network's pitch",
+}
+IN_NATS = ("kl",)
+
+
+def write(page: Path, rows: Iterable[Row], titles: Titles) -> None:
+    """Put the section between the markers of a page; at its end where it has none."""
+    text = page.read_text("utf-8") if page.exists() else "# Results\n"
+    part = f"{BEGIN}\n{section(rows, titles)}\n{END}"
+    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    text, found = pattern.subn(lambda _: part, text)
+    page.write_text(text if found else f"{text.rstrip()}\n\n{part}\n", encoding="utf-8")
+
+
+def section(rows: Iterable[Row], titles: Titles) -> str:
+    """Markdown: for each task one table a figure, methods down and budgets across, and one of seconds and memory.
+
+    Args:
+        rows: those of accuracy.py, in any order.
+        titles: by task its title and the figures to show, in the order of the page.
+    """
+    measured = [row for row in rows if "error" not in row]
+    parts = ["## Accuracy without training", INTRODUCTION.rstrip()]
+    for task, (title, figures) in titles.items():
+        own = [row for row in measured if row["task"] == task]
+        if own:
+            parts += [f"### {title}", _dense(own, figures)]
+            parts += [f"{FIGURES[figure]}.\n\n{_table(own, figure)}" for figure in figures]
+            parts.append(f"What it took: seconds and peak MiB, medians over seeds and budgets.\n\n{_effort(own)}")
+    return "\n\n".join([*parts, f"Versions: {_versions(measured)}."])
+
+
+def brief(row: Row) -> str:
+    """A row for the progress on the terminal."""
+    if "figures" not in row:
+        return str(row.get("error") or row.get("out_of_reach"))
+    figures = ", ".join(f"{name} {_text(value, name)}" for name, value in row["figures"].items())
+    return f"{figures}; {row['left']:.1%} of the multiply-adds, {row['seconds']:.0f} s, {row['peak_mib']} MiB"
+
+
+def _dense(rows: Sequence[Row], figures: Sequence[str]) -> str:
+    dense = [row for row in rows if row["method"] == "dense"]
+    if not dense:
+        return "The unpruned network was not measured."
+    said = f"{figures[0]} {_spread([row['figures'][figures[0]] for row in dense], figures[0])}"
+    millions = median([row["macs"] for row in dense]) / 1e6
+    return f"Unpruned, seeds measured: {len(dense)}; {said}; {millions:,.1f} M multiply-adds."
+
+
+def _table(rows: Sequence[Row], figure: str) -> str:
+    shares = sorted({row["share"] for row in rows if row["method"] != "dense"}, reverse=True)
+    header = ("method", "unpruned", *(f"{share:.0%}" for share in shares))
+    unpruned = _cell([row for row in rows if row["method"] == "dense"], figure)
+    lines = []
+    for method in _methods(rows):
+        own = [row for row in rows if row["method"] == method]
+        cells = (_cell([row for row in own if row["share"] == share], figure) for share in shares)
+        lines.append((method, unpruned, *cells))
+    return markdown(header, lines)
+
+
+def _cell(rows: Sequence[Row], figure: str) -> str:
+    values = [row["figures"][figure] for row in rows if "figures" in row]
+    if not values:
+        return "*no*" if rows else "-"
+    over = any(row["left"] > row["share"] for row in rows if "figures" in row)
+    return _spread(values, figure) + (" **over**" if over else "")
+
+
+def _spread(values: Sequence[float], figure: str) -> str:
+    """The middle, and the least and the largest where there are several."""
+    middle = _text(median(values), figure)
+    return f"{middle} ({_text(min(values), figure)} to {_text(max(values), figure)})" if len(values) > 1 else middle
+
+
+def _text(value: float, figure: str) -> str:
+    return f"{value:.3f}" if figure in IN_NATS else f"{100 * value:.1f}"
+
+
+def _effort(rows: Sequence[Row]) -> str:
+    lines = []
+    for method in _methods(rows):
+        own = [row for row in rows if row["method"] == method and "figures" in row]
+        if own:
+            lines.append((method, *(f"{median([row[key] for row in own]):.0f}" for key in ("seconds", "peak_mib"))))
+    return markdown(("method", "seconds", "MiB"), lines)
+
+
+def _methods(rows: Sequence[Row]) -> list[str]:
+    """Peel's methods by name, then the others."""
+    names = {row["method"] for row in rows} - {"dense"}
+    return sorted(names, key=lambda name: (not name.startswith("peel"), name))
+
+
+def _versions(rows: Sequence[Row]) -> str:
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        for package, number in row.get("versions", {}).items():
+            found.setdefault(package, set()).add(number)
+    return ", ".join(f"{package} {' and '.join(sorted(numbers))}" for package, numbers in found.items())

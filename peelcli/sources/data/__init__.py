@@ -1,0 +1,7 @@
+"""Calibration data -> Samples: folders of images, tensor files, functions of the user's, and Python's own."""
+
+from peelcli.sources.data.labels import class_ids
+from peelcli.sources.data.load import load_samples
+from peelcli.sources.data.metric import evaluate_metric, load_metric
+
+__all__ = ["class_ids", "evaluate_metric", "load_metric", "load_samples"]

@@ -1,0 +1,84 @@
+"""A forward pass that stops at every product, so that two of them can go side by side."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from peelcli.products import Product, Run, Seen, Watch
+
+
+class _Ended(BaseException):
+    """Thrown into a pass that nobody needs any longer."""
+
+
+class Walk:
+    """One forward pass in a thread of its own; it runs only while `advance` waits for it.
+
+    All walks have to be made and used inside one `products.python_functions_open()`.
+
+    Attributes:
+        product: the one where it stands, before it is computed; None before the start and at the end.
+        out: what the product that `compute` was called for gave.
+        output: of the whole forward, once it has ended.
+    """
+
+    def __init__(self, module: nn.Module, inputs: tuple[Any, ...], others: Seen | None = None) -> None:
+        self.product: Product | None = None
+        self.output: Any = None
+        self._compute: Run | None = None
+        self._error: BaseException | None = None
+        self._mine = threading.Semaphore(0)
+        self._theirs = threading.Semaphore(0)
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, args=(module, inputs, others), daemon=True)
+
+    def advance(self) -> Product | None:
+        """Go on to the next product; None at the end. What the forward raises is raised here."""
+        if self._thread.ident is None:
+            self._thread.start()
+        else:
+            self._mine.release()
+        self._theirs.acquire()
+        if self._error is not None:
+            raise self._error
+        return self.product
+
+    def compute(self) -> torch.Tensor:
+        """The output of the product where it stands, with its weight as it is now; the pass goes on with it."""
+        assert self._compute is not None
+        out = self._compute()
+        self._compute = lambda: out
+        return out
+
+    def close(self) -> None:
+        """Leave the pass where it stands."""
+        self._stopped = True
+        if self._thread.is_alive():
+            self._mine.release()
+            self._thread.join()
+
+    def _run(self, module: nn.Module, inputs: tuple[Any, ...], others: Seen | None) -> None:
+        try:
+            with torch.no_grad(), Watch(module, self._stop, others):
+                self.output = module(*inputs)
+        except _Ended:
+            pass
+        except BaseException as error:
+            self._error = error
+        self.product = self._compute = None
+        self._theirs.release()
+
+    def _stop(self, product: Product, run: Run) -> torch.Tensor:
+        self.product, self._compute = product, run
+        self._theirs.release()
+        self._mine.acquire()
+        if self._stopped:
+            raise _Ended
+        compute = self._compute
+        self.product = self._compute = None
+        return compute()
