@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 from peelcli import units
 from peelcli.errors import UsageError
 
-Allocator = Literal["peel", "uniform", "greedy"]
+Allocator = Literal["auto", "peel", "uniform", "greedy"]
 Tracer = Literal["auto", "labels", "depgraph"]
 Repair = Literal["auto", "none"]
 
@@ -107,7 +107,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     score: str = Field("auto", description="how informative channels and layers are: see `peel plan --help`")
-    allocate: Allocator = Field("peel", description="peel, or the controls uniform and greedy")
+    allocate: Allocator = Field(
+        "auto", description="auto: several are tried where samples are given, else peel; or peel, uniform, greedy"
+    )
     align: Align = Field("auto", description="widths in multiples of N; auto: 16, less in narrow groups")
     min_keep: float = Field(0.1, gt=0, le=1, description="least share of a group's channels that stays")
     ignore: tuple[str, ...] = Field((), description="glob patterns of layers whose width must not change")

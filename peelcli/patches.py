@@ -1,4 +1,4 @@
-"""What the products of a forward pass see, as rows of a matrix: some positions of their inputs and outputs, at random."""
+"""What the products of a forward pass see, as rows of a matrix: their inputs and outputs at random positions."""
 
 from __future__ import annotations
 
@@ -19,16 +19,31 @@ def generator(seed: int, *names: object) -> torch.Generator:
 def positions(sizes: tuple[int, ...], count: int, source: torch.Generator) -> tuple[torch.Tensor, ...]:
     """Up to `count` different positions in a grid, in order, as one index tensor a dimension.
 
-    The first dimension is that of the samples: each gets the same number of positions, give or take one.
+    The first dimension is that of the samples: each gets the same number of positions, give or take one, spread evenly
+    over the sample. With fewer positions than samples, the samples that get one are spread evenly.
     """
-    total = math.prod(sizes)
-    if total <= count:
-        flat = torch.arange(total)
+    samples, inside = sizes[0], math.prod(sizes[1:])
+    if samples * inside <= count:
+        flat = torch.arange(samples * inside)
     else:
-        edges = torch.linspace(0, total, count + 1, dtype=torch.float64)[:-1]
-        jitter = torch.rand(count, generator=source, dtype=torch.float64) * (total / count)
-        flat = (edges + jitter).long().clamp(max=total - 1)
+        shares = torch.full((samples,), count // samples)
+        shares[_spread(torch.tensor([count % samples]), samples, source)] += 1
+        owner = torch.arange(samples).repeat_interleave(shares)
+        flat = (owner * inside + _spread(shares, inside, source)).sort().values
     return tuple(torch.unravel_index(flat, sizes))
+
+
+def _spread(shares: torch.Tensor, size: int, source: torch.Generator) -> torch.Tensor:
+    """For each share so many different numbers below `size`, each as likely as any other and none far from the next.
+
+    A circle of `size` numbers is cut into as many parts, wherever it begins; each part gives one at random.
+    """
+    owner = torch.arange(len(shares)).repeat_interleave(shares)
+    part = torch.arange(len(owner)) - (shares.cumsum(0) - shares)[owner]
+    start, end = part * size // shares[owner], (part + 1) * size // shares[owner]
+    inside = torch.rand(len(owner), generator=source, dtype=torch.float64) * (end - start)
+    turn = torch.randint(size, (len(shares),), generator=source)
+    return (start + inside.long() + turn[owner]) % size
 
 
 def output_grid(product: Product, out: torch.Tensor) -> tuple[int, ...]:
@@ -38,44 +53,44 @@ def output_grid(product: Product, out: torch.Tensor) -> tuple[int, ...]:
 
 def outputs_at(product: Product, out: torch.Tensor, at: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """Outputs at some positions, shape (rows, channels)."""
-    return out[at] if product.kind == "linear" else out[(at[0], slice(None), *at[1:])]
+    return out[at] if product.kind == "linear" else channels_at(out, at)
 
 
 def patches_at(product: Product, at: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """What a convolution or linear layer reads for its outputs at some positions.
+    """What a convolution or linear layer reads for its outputs at some positions, without gradients.
+
+    With W = `Product.matrix` as (groups, outputs, inputs * kernel positions), patches @ W^T + bias are the outputs.
 
     Returns:
-        Shape (groups, rows, inputs of a group * kernel positions), in the order of `Product.matrix`.
+        Shape (groups, rows, inputs of a group * kernel positions).
     """
-    x = product.x
+    x = product.x.detach()
     if product.kind == "linear":
         return x[at][None]
-    rank = len(product.stride)
-    x = F.pad(x, [p for pair in reversed(product.padding) for p in pair])
-    kernel = product.weight.shape[2:]
-    grid = [
-        (x.shape[2 + d] - product.dilation[d] * (kernel[d] - 1) - 1) // product.stride[d] + 1 for d in range(rank)
-    ]
-    strides = x.stride()
-    windows = x.as_strided(
-        (x.shape[0], x.shape[1], *grid, *kernel),
-        (
-            strides[0],
-            strides[1],
-            *(strides[2 + d] * product.stride[d] for d in range(rank)),
-            *(strides[2 + d] * product.dilation[d] for d in range(rank)),
-        ),
-        x.storage_offset(),
-    )
-    rows = windows[(at[0], slice(None), *at[1:])]  # (rows, channels, *kernel)
-    return rows.reshape(len(rows), product.groups, -1).transpose(0, 1)
+    if any(p for pair in product.padding for p in pair):
+        x = F.pad(x, [p for pair in reversed(product.padding) for p in pair])
+    windows = zip(product.weight.shape[2:], product.stride, product.dilation, strict=True)
+    for dim, (kernel, stride, dilation) in enumerate(windows, start=2):
+        x = x.unfold(dim, dilation * (kernel - 1) + 1, stride)[..., ::dilation]  # a view: (n, c, *grid, *kernel)
+    return _grouped(product, channels_at(x, at))
 
 
 def inputs_at(product: Product, count: int, source: torch.Generator) -> torch.Tensor:
-    """The input's channels at some positions, shape (groups, rows, channels of a group)."""
+    """The input's channels at up to `count` positions, without gradients: (groups, rows, channels of a group)."""
     x = product.x.detach()
     if product.kind == "linear":
         return x[positions(tuple(x.shape[:-1]), count, source)][None]
     at = positions((x.shape[0], *x.shape[2:]), count, source)
-    rows = x[(at[0], slice(None), *at[1:])]
-    return rows.reshape(len(rows), product.groups, -1).transpose(0, 1)
+    return _grouped(product, channels_at(x, at))
+
+
+def channels_at(tensor: torch.Tensor, at: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """A tensor (samples, channels, *sizes, ...) at positions of its other dimensions: (rows, channels, ...)."""
+    index: tuple[torch.Tensor | slice, ...] = (at[0], slice(None), *at[1:])
+    return tensor[index]
+
+
+def _grouped(product: Product, rows: torch.Tensor) -> torch.Tensor:
+    """Rows of shape (rows, channels, ...) as (groups, rows, the rest)."""
+    by_group: torch.Tensor = rows.flatten(1).unflatten(1, (product.groups, -1))
+    return by_group.transpose(0, 1)

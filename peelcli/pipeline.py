@@ -16,12 +16,13 @@ from torch import nn
 from typing_extensions import Unpack
 
 import peelcli
-from peelcli import config, files, plans, request
-from peelcli.config import Options, Settings, Source
+from peelcli import calibration, config, files, plans, request
+from peelcli.calibration import Evidence
+from peelcli.config import Calibration, Options, Settings, Source
 from peelcli.errors import PlanError, UsageError
 from peelcli.export import targets
 from peelcli.graph import cost
-from peelcli.planning import Clock, Progress, Settled, carry_out, failure, find_groups, settle
+from peelcli.planning import Clock, Progress, Settled, carry_out, failure, find_groups, mend, settle
 from peelcli.records import Artifact, Inspection, Plan, Run, Subject
 from peelcli.request import Paths
 from peelcli.sources import digest, inputs
@@ -89,7 +90,9 @@ def prune(
     wanted = request.check(model, settings, out)
     with clock.stage("load"):
         subject = load(model, example, **settings)
-    return _finish(subject, settle(subject, wanted.budget, wanted.options, clock), wanted.paths, clock)
+    evidence = _evidence(subject, wanted.calibration, wanted.options.seed, clock)
+    settled = settle(subject, wanted.budget, wanted.options, clock, evidence)
+    return _finish(subject, mend(settled, clock, evidence), wanted.paths, clock)
 
 
 def plan(
@@ -123,7 +126,8 @@ def plan_run(
     wanted = request.check(model, settings, () if out is None else out, files.PLAN_SUFFIXES)
     with clock.stage("load"):
         subject = load(model, example, **settings)
-    run = _finish(subject, settle(subject, wanted.budget, wanted.options, clock), (), clock).run
+    evidence = _evidence(subject, wanted.calibration, wanted.options.seed, clock)
+    run = _finish(subject, settle(subject, wanted.budget, wanted.options, clock, evidence), (), clock).run
     for path in wanted.paths:
         files.write_text_atomically(path, plans.to_json(run.plan))
     written = (Artifact(str(path), "plan", path.stat().st_size) for path in wanted.paths)
@@ -162,7 +166,8 @@ def apply(
     with clock.stage("load"):
         subject = load(model, example, **settings)
         _check_owner(plan, subject)
-    return _finish(subject, carry_out(subject, plan, clock), paths, clock)
+    evidence = _evidence(subject, config.pick(Calibration, settings), 0, clock)
+    return _finish(subject, mend(carry_out(subject, plan, clock), clock, evidence), paths, clock)
 
 
 def inspect(
@@ -194,6 +199,11 @@ def inspect(
 
 
 # --- what the functions above share
+
+
+def _evidence(subject: Subject, wanted: Calibration, seed: int, clock: Clock) -> Evidence | None:
+    with clock.stage("samples") as tell:
+        return calibration.gather(subject, wanted, seed, tell)
 
 
 def _remade(plan: Plan) -> tuple[str, ...]:
@@ -243,5 +253,7 @@ def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], clock: Cl
         seconds=clock.seconds,
         uncounted=settled.uncounted,
         notes=settled.plan.notes,
+        fidelity=settled.fidelity,
+        candidates=settled.candidates,
     )
     return Pruned(settled.slim, run)

@@ -7,25 +7,34 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
-from peelcli import plans, proving
+from peelcli import calibration, plans, proving
 from peelcli.allocation.allocate import allocate
 from peelcli.allocation.select import keep_best
+from peelcli.calibration import Choice, Evidence
 from peelcli.config import Budget, Options
 from peelcli.errors import CheckFailed, PeelError
 from peelcli.graph import cost, trace
 from peelcli.graph.legal import Legality
 from peelcli.records import ChannelGraph, Check, Costs, Cut, GroupScore, Limit, Locked, Plan, Scores, Subject
+from peelcli.results import Candidate, Fidelity
 from peelcli.scoring import table
 from peelcli.sources import digest
 from peelcli.sources.inputs import texts
 from peelcli.surgery import verify
 from peelcli.surgery.prune import apply_cuts
 
-Progress = Callable[[str], None]
+
+class Progress(Protocol):
+    """What is told of the work: the stage, and how much of it is done where that is known."""
+
+    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """A stage has started, or went on."""
+
+
 REPLANS = 5  # plans that are tried, each with the broken groups of the one before locked
 
 
@@ -34,15 +43,20 @@ class Clock:
 
     def __init__(self, progress: Progress | None) -> None:
         self.seconds: dict[str, float] = {}
-        self._tell = progress or (lambda _stage: None)
+        self._tell = progress
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time what runs inside."""
-        self._tell(name)
+    def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """Time what runs inside; it is given a function that takes (done, total)."""
+
+        def tell(done: int = 0, total: int = 0) -> None:
+            if self._tell:
+                self._tell(name, done, total)
+
+        tell()
         start = time.perf_counter()
         try:
-            yield
+            yield tell
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
@@ -53,6 +67,8 @@ class Settled:
 
     Attributes:
         after: what the slim model costs by independent counters; None where it does not run.
+        candidates: the allocations that were compared, where that was asked for.
+        fidelity: how the slim model compares with the original on samples.
     """
 
     plan: Plan
@@ -60,6 +76,8 @@ class Settled:
     after: Costs | None
     checks: tuple[Check, ...]
     uncounted: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    fidelity: Fidelity | None = None
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -72,8 +90,17 @@ def find_groups(subject: Subject, options: Options) -> ChannelGraph:
     return trace.trace(subject, Legality(options.align, options.min_keep), options.ignore, options.tracer)
 
 
-def settle(subject: Subject, budget: Budget, options: Options, clock: Clock) -> Settled:
+def settle(
+    subject: Subject, budget: Budget, options: Options, clock: Clock, evidence: Evidence | None = None
+) -> Settled:
     """Plan, cut a copy and prove it; where a group breaks the proof, lock it and plan again.
+
+    Args:
+        subject: the original.
+        budget: the limits.
+        options: how to plan.
+        clock: told of the stages.
+        evidence: samples, for the scores that need them and for the choice among allocations.
 
     Returns:
         What came of the last try; its failed checks say whether that is right.
@@ -87,29 +114,29 @@ def settle(subject: Subject, budget: Budget, options: Options, clock: Clock) -> 
         before = cost.costs(graph.cost, graph.full)
     with clock.stage("digest"):
         owner = digest.model_id(subject)
-    with clock.stage("score"):
-        scores = _score(subject, graph, options)
+    with clock.stage("score") as tell:
+        scores = _score(subject, graph, options, evidence, tell)
     limits = bounds = _limits(budget, before)
     unproven: list[str] = []
     for tries_left in reversed(range(REPLANS)):
-        with clock.stage("allocate"):
-            try:
-                widths = allocate(graph, scores, bounds, options.allocate, options.pool, options.tau)
-            except PeelError as error:
-                if unproven:
-                    error.add(f"locked because cutting them breaks the proof: {', '.join(unproven)}")
-                raise
+        try:
+            chosen, candidates = _decide(graph, scores, bounds, options, clock, evidence)
+        except PeelError as error:
+            if unproven:
+                error.add(f"locked because cutting them breaks the proof: {', '.join(unproven)}")
+            raise
+        widths = chosen.widths
         made = Plan(
             model=owner,
             inputs=texts(subject),
-            settings=_described(budget, options, scores),
+            settings=_described(budget, chosen.options, scores, evidence),
             budget=limits,
             before=before,
             predicted=cost.costs(graph.cost, widths),
             cuts=_cuts(graph, scores, widths),
             notes=(*subject.notes, *graph.notes, *scores.notes, *_met(graph, widths)),
         )
-        settled = replace(carry_out(subject, made, clock), uncounted=graph.uncounted)
+        settled = replace(carry_out(subject, made, clock), uncounted=graph.uncounted, candidates=candidates)
         if not settled.failed or not tries_left:
             break
         if settled.after and all(check.name == "budget_thop_macs" for check in settled.failed):
@@ -123,6 +150,38 @@ def settle(subject: Subject, budget: Budget, options: Options, clock: Clock) -> 
         reason = Locked(f"cutting it breaks the proof ({_told(settled.failed[0])})", "please report the model")
         graph = trace.lock(graph, broken, reason)
     return settled
+
+
+def _decide(
+    graph: ChannelGraph,
+    scores: Scores,
+    limits: Sequence[Limit],
+    options: Options,
+    clock: Clock,
+    evidence: Evidence | None,
+) -> tuple[Choice, tuple[Candidate, ...]]:
+    """The widths; where the choice of the allocation is left open and there are samples, the best of several."""
+    with clock.stage("allocate"):
+        if options.allocate != "auto" or evidence is None:
+            method = "peel" if options.allocate == "auto" else options.allocate
+            its = options.model_copy(update={"allocate": method})
+            widths = allocate(graph, scores, limits, method, options.pool, options.tau)
+            return calibration.Choice(method, its, widths), ()
+        tried = calibration.choices(graph, scores, limits, options)
+    if len(tried) == 1:
+        return tried[0], ()
+    whole = cost.evaluate(graph.cost.macs, graph.full)
+    with clock.stage("choose") as tell:
+        return calibration.choose(evidence, tried, lambda widths: _cuts(graph, scores, widths), whole, tell)
+
+
+def mend(settled: Settled, clock: Clock, evidence: Evidence | None) -> Settled:
+    """Repair a slim model that is proven, and compare it with the original; as it is where there are no samples."""
+    if evidence is None or settled.failed or settled.after is None:
+        return settled
+    with clock.stage("repair") as tell:
+        slim, fidelity = calibration.mended(evidence, settled.slim, settled.plan.cuts, tell)
+    return replace(settled, slim=slim, fidelity=fidelity)
 
 
 def carry_out(subject: Subject, plan: Plan, clock: Clock) -> Settled:
@@ -156,9 +215,12 @@ def _told(check: Check) -> str:
     return f"{check.name}{value or ' failed'}{': ' + check.note if check.note else ''}"
 
 
-def _score(subject: Subject, graph: ChannelGraph, options: Options) -> Scores:
+def _score(
+    subject: Subject, graph: ChannelGraph, options: Options, evidence: Evidence | None, tell: Callable[[int, int], None]
+) -> Scores:
     """Scores as they stand in a plan file, so that a plan read back is the plan that was made."""
-    scores = table.score(subject, graph, options.score, options.seed)
+    seen = evidence.subject if evidence else subject
+    scores = table.score(seen, graph, options.score, options.seed, evidence.fit if evidence else None, tell)
     groups = tuple(GroupScore(score.channels, plans.rounded(score.layer)) for score in scores.groups)
     return replace(scores, groups=groups)
 
@@ -188,9 +250,13 @@ def _cuts(graph: ChannelGraph, scores: Scores, widths: Sequence[int]) -> tuple[C
     )
 
 
-def _described(budget: Budget, options: Options, scores: Scores) -> tuple[tuple[str, str], ...]:
+def _described(
+    budget: Budget, options: Options, scores: Scores, evidence: Evidence | None
+) -> tuple[tuple[str, str], ...]:
     """Every setting that decides the plan, as text; the score by the name that "auto" stood for."""
     values = {**budget.model_dump(exclude_none=True), **options.model_dump(), "score": scores.scorer}
+    if evidence:
+        values["samples"] = len(evidence.fit)
     return tuple(sorted((name, _text(value)) for name, value in values.items()))
 
 

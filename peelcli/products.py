@@ -1,7 +1,8 @@
 """Seeing a forward pass at the ops that are linear in one of the model's weights, in the words of the field: products.
 
-Convolutions (plain, grouped, depthwise, transposed), linear layers, and matrix products with a parameter; whoever calls
-them, a layer or a function of torch's own such as multi-head attention.
+Convolutions (plain, grouped, depthwise, transposed), linear layers, and matrix products with a weight; whoever calls
+them, a layer or a function of torch's own such as multi-head attention. No product here is a call without a batch, one
+whose weight is computed (weight_norm, a slice of a parameter), or an op that is more than linear (bilinear, LSTM).
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ class Product:
 
     Attributes:
         name: path of the weight.
-        call: which call with this weight in this forward pass, from 0.
+        call: which convolution or matrix product with this weight in this forward pass, from 0.
         kind: what it computes.
-        x: the input; channels are in dimension 1 for convolutions, else in the last one.
-        weight: the parameter itself.
-        bias: what is added for each output channel: a parameter, another tensor, or None.
-        stride, padding, dilation, groups: of a convolution, one number a dimension.
+        x: the input; channels are in dimension 1 for convolutions, else in the last one of two or more.
+        weight: the parameter (or buffer) itself.
+        bias: what is added, shape (outputs,): a parameter, another tensor, or None.
+        stride, dilation: of a convolution, one number a dimension; not told of a transposed one.
+        padding: zeros (before, after) for each dimension of a convolution; other paddings are in x already.
+        groups: of a convolution.
         flipped: True for a matrix of shape (in, out), e.g. transformers' Conv1D, instead of (out, in).
     """
 
@@ -56,13 +59,14 @@ class Product:
 
     def matrix(self) -> torch.Tensor:
         """The weight as (groups, outputs of a group, inputs of a group, kernel positions); a view where it can be."""
-        w = self.weight.detach()
+        w: torch.Tensor = self.weight.detach()
         if self.kind == "linear":
             return (w.t() if self.flipped else w)[None, :, :, None]
         if self.kind == "transposed":
             w = w.unflatten(0, (self.groups, -1)).transpose(1, 2)
-            return w.flatten(3) if w.dim() > 3 else w[..., None]
-        return w.flatten(2).unflatten(0, (self.groups, -1))
+            return w.flatten(3)
+        w = w.flatten(2)
+        return w.view(self.groups, -1, *w.shape[1:])
 
 
 Run = Callable[[], torch.Tensor]
@@ -73,12 +77,18 @@ Seen = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None]
 
 
 class Watch(TorchFunctionMode):
-    """Hands every product of a forward pass to a handler, which must compute it."""
+    """Hands every product of a forward pass to a handler, which must compute it.
+
+    Attributes:
+        names: of the module's weights, by id.
+        calls: with each weight, so far.
+    """
 
     def __init__(self, module: nn.Module, handler: Handler, others: Seen | None = None) -> None:
         super().__init__()
         self.handler = handler
         self.others = others
+        self._weights = tuple(tensor for _, tensor in named_tensors(module))  # alive, so that no other takes an id
         self.names = {id(tensor): name for name, tensor in named_tensors(module)}
         self.calls: Counter[str] = Counter()
 
@@ -147,11 +157,12 @@ def _each(value: Any, count: int) -> tuple[int, ...]:
 
 def _conv(mode: Watch, args: Any, kwargs: Any) -> Product | None:
     given = _bind(("input", "weight", "bias", "stride", "padding", "dilation", "groups"), args, kwargs)
-    x, weight = given["input"], given["weight"]
+    x: Any = given.get("input")
+    weight: Any = given.get("weight")
     known = mode.numbered(weight)
-    rank = weight.dim() - 2
-    if known is None or x.dim() != rank + 2:  # without a batch: nothing to average over
+    if known is None or x is None or x.dim() != weight.dim():  # without a batch: nothing to average over
         return None
+    rank = weight.dim() - 2
     dilation = _each(given.get("dilation", 1), rank)
     padding = _padding(given.get("padding", 0), weight.shape[2:], dilation)
     stride = _each(given.get("stride", 1), rank)
@@ -167,44 +178,49 @@ def _padding(value: Any, kernel: Any, dilation: tuple[int, ...]) -> tuple[tuple[
 
 
 def _transposed(mode: Watch, args: Any, kwargs: Any) -> Product | None:
-    given = _bind(
-        ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"), args, kwargs
-    )
-    known = mode.numbered(given["weight"])
-    if known is None or given["input"].dim() != given["weight"].dim():
+    names = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+    given = _bind(names, args, kwargs)
+    x: Any = given.get("input")
+    weight: Any = given.get("weight")
+    known = mode.numbered(weight)
+    if known is None or x is None or x.dim() != weight.dim():
         return None
-    return Product(
-        *known, "transposed", given["input"], given["weight"], given.get("bias"), groups=given.get("groups", 1)
-    )
+    return Product(*known, "transposed", x, weight, given.get("bias"), groups=given.get("groups", 1))
 
 
 def _linear(mode: Watch, args: Any, kwargs: Any) -> Product | None:
     given = _bind(("input", "weight", "bias"), args, kwargs)
-    known = mode.numbered(given["weight"])
-    return None if known is None else Product(*known, "linear", given["input"], given["weight"], given.get("bias"))
+    return _rows_times(mode, given.get("input"), given.get("weight"), given.get("bias"))
 
 
 def _addmm(mode: Watch, args: Any, kwargs: Any) -> Product | None:
-    if kwargs.get("beta", 1) != 1 or kwargs.get("alpha", 1) != 1:
-        return None
     given = _bind(("input", "mat1", "mat2"), args, kwargs)
-    known = mode.numbered(given["mat2"])
-    if known is None:
-        return None
-    return Product(*known, "linear", given["mat1"], given["mat2"], given["input"], flipped=True)
+    plain = given.get("beta", 1) == given.get("alpha", 1) == 1
+    found = _rows_times(mode, given.get("mat1"), given.get("mat2"), given.get("input"), flipped=True)
+    return found if plain else None
 
 
 def _matmul(mode: Watch, args: Any, kwargs: Any) -> Product | None:
-    if len(args) < 2 or not isinstance(args[1], torch.Tensor) or args[1].dim() != 2 or args[0].dim() < 2:
+    given = _bind(("input", "other"), args, kwargs)
+    return _rows_times(mode, given.get("input"), given.get("other", given.get("mat2")), None, flipped=True)
+
+
+def _rows_times(mode: Watch, x: Any, weight: Any, bias: Any, flipped: bool = False) -> Product | None:
+    known = mode.numbered(weight)
+    if known is None or x is None or x.dim() < 2 or weight.dim() != 2:
         return None
-    known = mode.numbered(args[1])
-    return None if known is None else Product(*known, "linear", args[0], args[1], None, flipped=True)
+    if bias is not None and bias.shape != (weight.shape[1 if flipped else 0],):  # not one number a channel
+        return None
+    return Product(*known, "linear", x, weight, bias, flipped=flipped)
 
 
+_MATMULS = (
+    torch.matmul, torch.mm, torch.linalg.matmul, torch.Tensor.matmul, torch.Tensor.mm, torch.Tensor.__matmul__,
+)  # fmt: skip
 _FORMS: dict[Any, Callable[[Watch, Any, Any], Product | None]] = {
     **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _conv),
     **dict.fromkeys((torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d), _transposed),
     torch._C._nn.linear: _linear,
-    torch.addmm: _addmm,
-    **dict.fromkeys((torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.mm, torch.Tensor.__matmul__), _matmul),
+    **dict.fromkeys((torch.addmm, torch.Tensor.addmm), _addmm),
+    **dict.fromkeys(_MATMULS, _matmul),
 }

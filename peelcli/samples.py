@@ -45,12 +45,16 @@ class Samples:
 
     def batches(self, size: int) -> Iterator[Inputs]:
         """Forward arguments of up to `size` samples at a time; samples of another shape start a new batch."""
+        return (inputs for inputs, _ in self.counted_batches(size))
+
+    def counted_batches(self, size: int) -> Iterator[tuple[Inputs, int]]:
+        """The same, each with the number of samples in it."""
         start = 0
         while start < len(self):
             stop, shape = start + 1, shapes(self.inputs[start])
             while stop < min(len(self), start + size) and shapes(self.inputs[stop]) == shape:
                 stop += 1
-            yield together(self.inputs[start:stop])
+            yield together(self.inputs[start:stop]), stop - start
             start = stop
 
 

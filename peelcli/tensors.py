@@ -110,6 +110,12 @@ def to_meta(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(pytree.tree_map_only(torch.Tensor, lambda t: torch.empty_like(t, device="meta"), inputs))
 
 
+def beside(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same nest of inputs with every tensor on the device of the module's weights."""
+    device = next((tensor.device for _, tensor in named_tensors(module)), torch.device("cpu"))
+    return tuple(pytree.tree_map_only(torch.Tensor, lambda t: t.to(device), inputs))
+
+
 def one_sample(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """The inputs cut to their first sample, where all tensors share a leading batch dimension, or are in such lists."""
     if any(is_list_of_samples(value) for value in inputs):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peelcli import config
-from peelcli.config import Budget, Options, Quantity, Source
+from peelcli.config import Budget, Calibration, Options, Quantity, Source
 from peelcli.errors import UsageError
 
 
@@ -94,7 +94,7 @@ def test_budgets_are_frozen_and_written_as_text():
 
 def test_defaults():
     options = Options()
-    assert (options.align, options.allocate, options.score) == ("auto", "peel", "auto")
+    assert (options.align, options.allocate, options.score) == ("auto", "auto", "auto")
     assert (options.min_keep, options.pool, options.tau, options.seed, options.ignore) == (0.1, 0.5, 1.0, 0, ())
 
 
@@ -126,6 +126,35 @@ def test_each_model_picks_its_own_settings():
     assert config.pick(Source, settings) == Source(input=("1,3,224,224",))
 
 
+def test_calibration_without_data():
+    made = Calibration()
+    assert (made.data, made.samples, made.repair, made.device) == (None, 256, "auto", "cpu")
+    assert (made.image_size, made.mean, made.std, made.metric) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("value", ["0.5,0.25, 1", [0.5, 0.25, 1], (0.5, 0.25, 1.0)])
+def test_means_as_flag_toml_and_python(value):
+    made = config.pick(Calibration, {"mean": value, "std": value})
+    assert made.mean == made.std == (0.5, 0.25, 1.0)
+    assert config.pick(Calibration, {"mean": 0.5}).mean == (0.5,)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("mean", "a,b", "--mean a,b: 'a,b' is not a list of numbers such as 0.485,0.456,0.406"),
+        ("mean", "", "--mean : '' is not a list"), ("mean", [], "--mean []: "), ("mean", "nan", "--mean nan: "),
+        ("std", "0.5,0", "--std 0.0: "), ("samples", 1, "--samples 1: "), ("image_size", 0, "--image-size 0: "),
+        ("repair", "some", "--repair some: "),
+    ],
+)  # fmt: skip
+def test_calibration_that_can_t_be_built(name, value, said):
+    with pytest.raises(UsageError) as caught:
+        config.pick(Calibration, {name: value})
+    assert caught.value.message.startswith(said)
+    assert caught.value.hint
+
+
 def test_unknown_names_are_refused_with_the_nearest():
     config.check_names({"flops": 1, "min_keep": 1, "trust": True})
     with pytest.raises(UsageError) as caught:
@@ -137,5 +166,5 @@ def test_unknown_names_are_refused_with_the_nearest():
 
 
 def test_the_python_api_s_keywords_are_the_fields():
-    fields = {*Budget.model_fields, *Options.model_fields, *Source.model_fields}
+    fields = {*Budget.model_fields, *Options.model_fields, *Source.model_fields, *Calibration.model_fields}
     assert set(config.Settings.__annotations__) == fields

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from peelcli import units
-from peelcli.allocation.greedy import greedy, worth_of_widths
+from peelcli.allocation.greedy import greedy, losses, worth_of_widths
 from peelcli.allocation.grow import even, grow
 from peelcli.allocation.legalise import Gain, legalise
 from peelcli.allocation.meter import Meter
 from peelcli.errors import BudgetOutOfReach, NothingToPrune
 from peelcli.records import ChannelGraph, Limit, Scores, Widths
 
+Method = Literal["peel", "uniform", "greedy"]
 _NAMES = {"macs": "MACs", "thop_macs": "MACs as thop counts them", "params": "parameters"}
 
 
 def allocate(
-    graph: ChannelGraph, scores: Scores, limits: Sequence[Limit], method: str, pool: float = 0.5, tau: float = 1.0
+    graph: ChannelGraph, scores: Scores, limits: Sequence[Limit], method: Method, pool: float = 0.5, tau: float = 1.0
 ) -> Widths:
     """Choose the width of every group.
 
@@ -59,8 +61,12 @@ def _amount(limit: Limit, value: int) -> str:
 
 def _peel(meter: Meter, scores: Scores, pool: float, tau: float) -> Widths:
     """Over-pruned backbone, then one round that hands out the pool by score (Hou et al., arXiv:2103.01847)."""
-    layer = [score.layer for score in scores.groups]
     backbone = even(meter, 1.0 - pool)
+    if scores.additive:
+        worth = worth_of_widths(meter, scores)
+        lost = losses(meter, worth, meter.down_to_legal(backbone))
+        return legalise(meter, grow(meter, backbone, lost, tau), _by_worth(meter, worth))
+    layer = [score.layer for score in scores.groups]
     return legalise(meter, grow(meter, backbone, layer, tau), _by_layer_score(meter, layer))
 
 
@@ -79,13 +85,18 @@ def _greedy(meter: Meter, scores: Scores, pool: float, tau: float) -> Widths:
     """Least score lost per cost saved, step by step from full width."""
     del pool, tau
     worth = worth_of_widths(meter, scores)
+    widths = greedy(meter, worth)
+    return legalise(meter, tuple(float(w) for w in widths), _by_worth(meter, worth))
+
+
+def _by_worth(meter: Meter, worth: Sequence[Sequence[float]]) -> Gain:
+    """A step is worth the score of the channels that it brings back."""
 
     def regained(group: int, width: int, wider: int) -> float:
         size = meter.graph.groups[group].bundle_size
         return worth[group][wider // size] - worth[group][width // size]
 
-    widths = greedy(meter, worth)
-    return legalise(meter, tuple(float(w) for w in widths), regained)
+    return regained
 
 
 def _by_layer_score(meter: Meter, layer: Sequence[float]) -> Gain:
@@ -97,8 +108,16 @@ def _by_layer_score(meter: Meter, layer: Sequence[float]) -> Gain:
     return worth
 
 
-ALLOCATORS: dict[str, Callable[[Meter, Scores, float, float], Widths]] = {
+ALLOCATORS: dict[Method, Callable[[Meter, Scores, float, float], Widths]] = {
     "peel": _peel,
     "uniform": _uniform,
     "greedy": _greedy,
 }
+
+TRIED: tuple[tuple[str, Method, float | None], ...] = (
+    ("peel", "peel", None),
+    ("peel, pool 0.75", "peel", 0.75),
+    ("greedy", "greedy", None),
+    ("uniform", "uniform", None),
+)
+"""What `--allocate auto` compares: (name, allocator, pool or the user's own)."""

@@ -20,6 +20,12 @@ def worth_of_widths(meter: Meter, scores: Scores) -> list[list[float]]:
     return result
 
 
+def losses(meter: Meter, worth: Sequence[Sequence[float]], widths: Sequence[int]) -> list[float]:
+    """What each group has lost at these widths, in the scorer's unit: the distortion curve read at one point."""
+    sizes = [group.bundle_size for group in meter.graph.groups]
+    return [curve[-1] - curve[width // size] for curve, width, size in zip(worth, widths, sizes, strict=True)]
+
+
 def greedy(meter: Meter, worth: Sequence[Sequence[float]]) -> Widths:
     """Cut step by step until all limits hold.
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from peelcli.errors import BAD_INPUT, DONE, PeelError
 
@@ -24,14 +24,26 @@ if TYPE_CHECKING:
 _STAGES = {
     "load": "loading the model",
     "trace": "tracing which channels belong together",
+    "samples": "reading samples",
     "score": "scoring layers",
     "allocate": "allocating channels",
+    "choose": "trying several allocations",
     "surgery": "cutting a copy",
+    "repair": "making up for what was cut",
+    "judge": "comparing with the original",
     "verify": "proving the slim model",
     "export": "writing and checking",
 }
 _NO_TERMINAL_WIDTH = 100
 _TYPER_SAW_CTRL_C = 130
+_BAR_CELLS = 30
+
+
+class Progress(Protocol):
+    """What a command's work tells of itself: the stage, and how much of it is done where that is known."""
+
+    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """Say that a stage has started, or how far it is."""
 
 
 def show(renderable: RenderableType) -> None:
@@ -48,11 +60,11 @@ def show_json(document: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def working() -> Iterator[Callable[[str], None]]:
+def working() -> Iterator[Progress]:
     """Keep stdout clean while libraries and user code run, and show the stage on a terminal.
 
     Yields:
-        A function that is told the name of each stage.
+        A function that is told the name of each stage, and (stage, done, total) as it goes on.
     """
     from rich.console import Console
 
@@ -60,10 +72,31 @@ def working() -> Iterator[Callable[[str], None]]:
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")  # libraries warn about themselves; what concerns the user is in the notes
         if not stderr.is_terminal:
-            yield lambda _stage: None
+            yield _untold
             return
         with stderr.status("starting") as status:
-            yield lambda stage: status.update(_STAGES.get(stage, stage))
+
+            def tell(stage: str, done: int = 0, total: int = 0) -> None:
+                status.update(_line(stage, done, total))
+
+            yield tell
+
+
+def _untold(stage: str, done: int = 0, total: int = 0) -> None:
+    """Without a terminal nothing is shown."""
+
+
+def _line(stage: str, done: int, total: int) -> RenderableType:
+    """The stage in words; with a bar where it is known how much there is."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    words = _STAGES.get(stage, stage)
+    if not total:
+        return words
+    line = Table.grid(padding=(0, 1))
+    line.add_row(words, ProgressBar(total, done, width=_BAR_CELLS), f"{done}/{total}")
+    return line
 
 
 def run(command: Callable[[], int | None]) -> NoReturn:

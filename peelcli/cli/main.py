@@ -14,13 +14,18 @@ from peelcli.cli.options import (
     AllocateOpt,
     CodeOpt,
     ConfigOpt,
+    DataOpt,
+    DeviceOpt,
     FactoryOpt,
     FlopsOpt,
     Format,
     FormatOpt,
     IgnoreOpt,
+    ImageSizeOpt,
     InputOpt,
     InputsOpt,
+    MeanOpt,
+    MetricOpt,
     MinKeepOpt,
     ModelArg,
     OutOpt,
@@ -28,8 +33,11 @@ from peelcli.cli.options import (
     PlanArg,
     PlanOutOpt,
     PoolOpt,
+    RepairOpt,
+    SamplesOpt,
     ScoreOpt,
     SeedOpt,
+    StdOpt,
     TauOpt,
     TracerOpt,
     TrustOpt,
@@ -84,6 +92,14 @@ def prune(
     tau: TauOpt = None,
     seed: SeedOpt = None,
     tracer: TracerOpt = None,
+    data: DataOpt = None,
+    samples: SamplesOpt = None,
+    image_size: ImageSizeOpt = None,
+    mean: MeanOpt = None,
+    std: StdOpt = None,
+    metric: MetricOpt = None,
+    repair: RepairOpt = None,
+    device: DeviceOpt = None,
     output_format: FormatOpt = Format.text,
     config: ConfigOpt = None,
 ) -> None:
@@ -123,6 +139,13 @@ def plan(
     tau: TauOpt = None,
     seed: SeedOpt = None,
     tracer: TracerOpt = None,
+    data: DataOpt = None,
+    samples: SamplesOpt = None,
+    image_size: ImageSizeOpt = None,
+    mean: MeanOpt = None,
+    std: StdOpt = None,
+    metric: MetricOpt = None,
+    device: DeviceOpt = None,
     output_format: FormatOpt = Format.text,
     config: ConfigOpt = None,
 ) -> None:
@@ -152,14 +175,22 @@ def apply(
     weights: WeightsOpt = None,
     code: CodeOpt = None,
     trust: TrustOpt = None,
+    data: DataOpt = None,
+    samples: SamplesOpt = None,
+    image_size: ImageSizeOpt = None,
+    mean: MeanOpt = None,
+    std: StdOpt = None,
+    metric: MetricOpt = None,
+    repair: RepairOpt = None,
+    device: DeviceOpt = None,
     output_format: FormatOpt = Format.text,
     config: ConfigOpt = None,
 ) -> None:
-    """Carry out PLAN on the MODEL that it was made for, prove the result, and write it.
+    """Carry out PLAN on the MODEL that it was made for, repair it from samples, prove the result, and write it.
 
     Example: peel apply model.pt plan.json --out slim.onnx
     """
-    given = _source_only(_settings(locals()))
+    given = _undecided(_settings(locals()))
     from peelcli import plans, request
 
     request.check_outputs(model, given, out or ())
@@ -212,11 +243,12 @@ def _settings(flags: dict[str, Any]) -> dict[str, Any]:
     return settings.merged(named, flags["config"])
 
 
-def _source_only(given: dict[str, Any]) -> dict[str, Any]:
+def _undecided(given: dict[str, Any]) -> dict[str, Any]:
     """A settings file may say how to prune; a plan has decided that already."""
-    from peelcli.config import Source
+    from peelcli.config import Calibration, Source
 
-    return {name: value for name, value in given.items() if name in Source.model_fields}
+    left = {*Source.model_fields, *Calibration.model_fields}
+    return {name: value for name, value in given.items() if name in left}
 
 
 def _show_run(run: Run, output_format: Format) -> None:

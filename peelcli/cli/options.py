@@ -45,6 +45,7 @@ class Repair(str, Enum):
 class Allocate(str, Enum):
     """How widths are chosen."""
 
+    auto = "auto"
     peel = "peel"
     uniform = "uniform"
     greedy = "greedy"
@@ -127,7 +128,11 @@ ScoreOpt = Annotated[
 ]
 AllocateOpt = Annotated[
     Allocate | None,
-    typer.Option(help="peel, or a control to compare it with", rich_help_panel=HOW, show_default="peel"),
+    typer.Option(
+        help="auto: several are tried where samples are given, else peel; uniform and greedy are controls",
+        rich_help_panel=HOW,
+        show_default="auto",
+    ),
 ]
 AlignOpt = Annotated[
     str | None,

@@ -6,13 +6,15 @@ import math
 from typing import Any
 
 from peelcli.records import Check, Costs, Cut, Run
+from peelcli.results import Candidate, Distance, Fidelity
 
 
 def document(run: Run) -> dict[str, Any]:
     """A run as plain dicts, lists, strings and numbers.
 
     `used` is the share of each bound that the slim model takes, 0 to 1. A check's `ok` is null where its two sides
-    can't be compared.
+    can't be compared. `fidelity` is null where there were no samples to compare on, and a figure in it where it is
+    unknown or not finite; records.Distance says what the figures are.
     """
     bounds = _bounds(run)
     after: dict[str, int] = counts(run.after)
@@ -36,6 +38,8 @@ def document(run: Run) -> dict[str, Any]:
         "settings": dict(run.plan.settings),
         "groups": [_group(cut) for cut in run.plan.cuts],
         "checks": [_check(check) for check in run.checks],
+        "fidelity": None if run.fidelity is None else _fidelity(run.fidelity),
+        "candidates": [_candidate(candidate) for candidate in run.candidates],
         "outputs": [artifact.path for artifact in run.artifacts],
         "uncounted": list(run.uncounted),
         "notes": list(run.notes),
@@ -80,6 +84,31 @@ def _check(check: Check) -> dict[str, Any]:
         "value": _number(check.value),
         "tolerance": _number(check.tolerance),
         "note": check.note,
+    }
+
+
+def _fidelity(fidelity: Fidelity) -> dict[str, Any]:
+    return {
+        "fitted": fidelity.fitted,
+        "held": fidelity.held,
+        "cut": _distance(fidelity.cut),
+        "repaired": None if fidelity.repaired is None else _distance(fidelity.repaired),
+        "metric": fidelity.metric or None,
+        "original": _number(fidelity.original),
+        "notes": list(fidelity.notes),
+    }
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    return {"name": candidate.name, "chosen": candidate.chosen, "distance": _distance(candidate.distance)}
+
+
+def _distance(distance: Distance) -> dict[str, float | None]:
+    return {
+        "relative": _number(distance.relative),
+        "kl": _number(distance.kl),
+        "agreement": _number(distance.agreement),
+        "metric": _number(distance.metric),
     }
 
 

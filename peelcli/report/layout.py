@@ -93,6 +93,16 @@ def short(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def figure(value: float | None) -> str:
+    """A number with three significant digits, 0.0123 or 45.6 or 12,346; nothing for None."""
+    if value is None:
+        return ""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    digits = 2 - math.floor(math.log10(abs(value)))
+    return f"{value:.2e}" if digits > 6 else f"{value:,.{max(0, digits)}f}"
+
+
 def gathered(layers: Sequence[str]) -> str:
     """Layer names in a few words: those that differ in one number are drawn together, "layer1.[0-2].conv3"."""
     names = [tuple(layer.split(".")) for layer in layers]

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from peelcli import units
 from peelcli.records import Check, Cut, Run
+from peelcli.report import follows
 from peelcli.report.document import counts, used
 from peelcli.report.layout import Bar, indented, listed, percent, plain, short, spaced, table
 
@@ -18,7 +19,8 @@ _RESULTS = {True: "ok", False: "FAILED", None: "not comparable"}
 
 def summary(run: Run) -> RenderableType:
     """All of a run, for any width and with or without colour."""
-    return spaced(([plain(headline(run))], [_counts(run)], _budget(run), _widths(run), _checks(run), _rest(run)))
+    tables = ([_counts(run)], _budget(run), _widths(run), follows.candidates(run), follows.fidelity(run), _checks(run))
+    return spaced(([plain(headline(run))], *tables, _rest(run)))
 
 
 def headline(run: Run) -> str:
@@ -94,7 +96,7 @@ def _rest(run: Run) -> list[RenderableType]:
     stages = [f"{stage} {seconds:.1f} s" for stage, seconds in run.seconds.items()]
     stages = [", ".join([*stages, f"in all {sum(run.seconds.values()):.1f} s"])] if stages else []
     return [
-        *listed("notes", run.notes),
+        *listed("notes", [*run.notes, *follows.missing(run)]),
         *listed("not counted, no formula is known for", uncounted),
         *listed("time", stages),
         *listed("written", outputs),

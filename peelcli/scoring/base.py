@@ -23,12 +23,14 @@ class Material:
         graph: the groups to score, locked ones too.
         seed: of everything random.
         samples: calibration samples; a scorer whose file has NEEDS_SAMPLES = True always gets at least one.
+        progress: a scorer that looks at the samples tells it (samples done, samples in all).
     """
 
     subject: Subject
     graph: ChannelGraph
     seed: int
     samples: Samples | None = None
+    progress: Callable[[int, int], None] | None = None
 
     @cached_property
     def weights(self) -> dict[str, torch.Tensor]:

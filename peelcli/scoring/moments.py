@@ -1,10 +1,9 @@
-"""What calibration samples show of the products of a model: how their inputs vary together, how much outputs matter."""
+"""What samples show of the products of a model: how their inputs vary together, how much their outputs matter."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -13,13 +12,13 @@ from peelcli.products import Product, Run, watching
 from peelcli.records import Subject
 from peelcli.samples import Samples
 from peelcli.scoring.sensitivity import Objective
-from peelcli.tensors import tracing_copy
+from peelcli.tensors import beside, tracing_copy
 
-_ROWS = 8  # rows a column of the second moments, over all samples
+WIDE = 4096  # inputs of a product up to which their second moments are kept; above, the rows are
+GRADED = 64  # samples that are differentiated: sensitivities are means over positions too, so few are enough
+_ROWS = 8  # rows an input, over all samples
 _FEWEST_ROWS = 8192
 _BATCH = 8
-GRADED = 64  # samples that are differentiated: sensitivities are means over positions too, so few are enough
-WIDE = 4096  # inputs of a product from which on its rows are kept instead of its moments
 
 
 @dataclass
@@ -27,20 +26,18 @@ class Moments:
     """Of one weight, over the samples.
 
     Attributes:
-        product: the first call, with the weight.
-        count: rows seen.
-        mean: sum of the rows until `finished`, shape (groups, inputs).
-        square: sum of products of two inputs, shape (groups, inputs, inputs), float64; after `finished` the covariance.
-        rows: the rows themselves of a product with more than WIDE inputs, where no matrix of that size is made.
-        graded: samples that were differentiated.
-        sensitivity: sum over samples and positions of (dL/dy)^2 for each output, shape (outputs,), then its mean over
-            the samples.
+        matrix: the weight, shape (groups, outputs of a group, inputs of a group, kernel positions).
+        count: rows seen so far.
+        total: their sum, shape (groups, inputs), float64.
+        square: sum of their outer products, shape (groups, inputs, inputs), float64.
+        rows: of a product with more than WIDE inputs the rows themselves, each of shape (some, inputs).
+        sensitivity: for each output the mean over samples of the sum over positions of (dL/dy)^2, divided by what
+            makes it a part of the whole output; shape (outputs,), float64.
     """
 
-    groups: int
     matrix: torch.Tensor
     count: int = 0
-    mean: torch.Tensor | float = 0.0
+    total: torch.Tensor | float = 0.0
     square: torch.Tensor | float = 0.0
     rows: list[torch.Tensor] = field(default_factory=list)
     sensitivity: torch.Tensor | float = 0.0
@@ -49,50 +46,58 @@ class Moments:
         """Take rows of shape (groups, rows, inputs) into account."""
         self.count += rows.shape[1]
         if rows.shape[2] > WIDE:
-            self.rows.append(rows[0].float())
+            self.rows.append(rows[0].float().cpu())
             return
         rows = rows.double()
-        self.mean = self.mean + rows.sum(1)
+        self.total = self.total + rows.sum(1)
         self.square = self.square + rows.transpose(1, 2) @ rows
 
     def covariance(self) -> torch.Tensor:
-        """Shape (groups, inputs, inputs)."""
-        assert isinstance(self.mean, torch.Tensor)
-        mean = self.mean / self.count
-        return self.square / self.count - mean[:, :, None] * mean[:, None, :]
+        """Of the inputs, shape (groups, inputs, inputs), float64."""
+        mean = torch.as_tensor(self.total) / self.count
+        return (self.square / self.count - mean[:, :, None] * mean[:, None, :]).cpu()
 
 
-def measure(subject: Subject, samples: Samples, weights: Collection[str], seed: int) -> dict[str, Moments]:
-    """Moments of the products with the given weights, of the original on the samples.
+def measure(
+    subject: Subject,
+    samples: Samples,
+    weights: Collection[str],
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Moments]:
+    """Moments of the original's products on the samples.
 
     Args:
         subject: the original; it is not changed.
-        samples: what it is shown, in batches.
-        weights: paths of weights; those that no product uses are not in the result.
+        samples: what it is shown, in small batches.
+        weights: paths of the weights that matter; those that no product uses are not in the result.
         seed: of the rows that are looked at and of the directions in which the output is differentiated.
+        progress: told (samples done, samples in all).
     """
     double = tracing_copy(subject.module, weightless=False)
     for parameter in double.parameters():
         parameter.requires_grad_(False)
     found: dict[str, Moments] = {}
     objective = Objective(generator(seed, "objective"))
-    graded = 0
-    for number, inputs in enumerate(samples.batches(_BATCH)):
-        share = _BATCH / len(samples)
-        wanted = graded < GRADED
-        pass_ = _Pass(found, weights, generator(seed, "rows", number), share, wanted)
-        with torch.set_grad_enabled(wanted), watching(double, pass_):
-            output = double(*inputs)
-        if wanted:
-            graded += _BATCH
-            objective.gradient(output)
+    done = graded = 0
+    for inputs, size in samples.counted_batches(_BATCH):
+        look = _Look(found, weights, generator(seed, "rows", done), size / len(samples), graded < GRADED)
+        inputs = beside(double, inputs)
+        with torch.set_grad_enabled(look.graded), watching(double, look):
+            outputs = double(*inputs)
+        if look.graded:
+            objective.differentiate(outputs)
+            graded += size
+        done += size
+        if progress:
+            progress(done, len(samples))
     for moments in found.values():
-        moments.sensitivity = moments.sensitivity / graded
+        moments.sensitivity = moments.sensitivity / (graded * objective.scale)
     return found
 
 
-class _Pass:
-    """One batch."""
+class _Look:
+    """What is done at each product of one batch."""
 
     def __init__(
         self, found: dict[str, Moments], weights: Collection[str], source: torch.Generator, share: float, graded: bool
@@ -104,21 +109,21 @@ class _Pass:
         self.graded = graded
 
     def __call__(self, product: Product, run: Run) -> torch.Tensor:
-        """Look at the inputs, and have the gradient of the output looked at later."""
         out = run()
         if product.name not in self.weights:
             return out
-        moments = self.found.setdefault(product.name, Moments(product.groups, product.matrix()))
-        inputs = product.matrix().shape[2]
-        rows = max(_FEWEST_ROWS, _ROWS * inputs)
+        matrix = product.matrix()
+        moments = self.found.setdefault(product.name, Moments(matrix))
+        rows = max(_FEWEST_ROWS, _ROWS * matrix.shape[2])
         moments.add(inputs_at(product, max(1, round(rows * self.share)), self.source))
-        if self.graded:
-            if not out.requires_grad:
-                out = out + torch.zeros((), dtype=out.dtype, requires_grad=True)
+        if not self.graded:
+            return out
+        if not out.requires_grad:  # the first product that matters: gradients begin here
+            out = out + torch.zeros((), dtype=out.dtype, device=out.device, requires_grad=True)
+        dims = [d for d in range(out.dim()) if d != product.channel_dim % out.dim()]
 
-            def look(gradient: torch.Tensor) -> None:
-                dims = [d for d in range(gradient.dim()) if d != product.channel_dim % gradient.dim()]
-                moments.sensitivity = moments.sensitivity + gradient.double().square().sum(dims)
+        def note(gradient: torch.Tensor) -> None:
+            moments.sensitivity = moments.sensitivity + gradient.double().square().sum(dims)
 
-            out.register_hook(look)
+        out.register_hook(note)
         return out

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from peelcli.scoring.base import Material, Scorer
 
 AUTO = "auto"
-_NO_SCORERS = {"__init__", "base", "gradients", "moments", "objective", "sensitivity", "table"}
+_NO_SCORERS = {"__init__", "base", "gradients", "moments", "objective", "sensitivity", "surgeon", "table"}
 _NEEDS_SAMPLES = "NEEDS_SAMPLES"
 _BEST_WITH_SAMPLES = "reconstruction"
 
@@ -100,7 +100,14 @@ def check_name(name: str, with_data: bool = True) -> None:
     raise UsageError(f"there is no score called {name!r}", hint=f"{guess}--score takes one of {', '.join(names)}")
 
 
-def score(subject: Subject, graph: ChannelGraph, name: str, seed: int, samples: Samples | None = None) -> Scores:
+def score(
+    subject: Subject,
+    graph: ChannelGraph,
+    name: str,
+    seed: int,
+    samples: Samples | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Scores:
     """Score every group of a model, locked ones too.
 
     Args:
@@ -110,6 +117,7 @@ def score(subject: Subject, graph: ChannelGraph, name: str, seed: int, samples: 
             the groups that may shrink have a BatchNorm, else `l2`.
         seed: of everything random.
         samples: calibration samples; scorers that need none don't look at them.
+        progress: told (samples done, samples in all).
 
     Returns:
         One GroupScore per group, in the order of graph.groups, all figures finite.
@@ -120,7 +128,7 @@ def score(subject: Subject, graph: ChannelGraph, name: str, seed: int, samples: 
     check_name(name, with_data=bool(samples))
     from peelcli.scoring.base import Material  # torch loads here, so the table can be shown without it
 
-    material = Material(subject, graph, seed, samples)
+    material = Material(subject, graph, seed, samples, progress)
     notes: tuple[str, ...] = ()
     if name == AUTO:
         name, notes = _choose(material)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,33 +16,51 @@ class _Ended(BaseException):
 
 
 class Walk:
-    """One forward pass in a thread of its own; it runs only while `advance` waits for it.
+    """One forward pass in a thread of its own, without gradients; it runs only while `advance` waits for it.
 
-    All walks have to be made and used inside one `products.python_functions_open()`.
+    All walks have to be made and used inside one `products.python_functions_open()`, and be closed inside it:
+
+        with python_functions_open(), Walk(original, inputs) as a, Walk(slim, inputs) as b: ...
+
+    Of the modes that torch keeps for each thread the pass has inference mode as it was where the walk was made, but no
+    autocast and no default device. Default dtype and random numbers are the process's: the passes share them.
+
+    Args:
+        module: what is called.
+        inputs: its arguments.
+        others: what every call but the products is told to, in the pass's thread.
 
     Attributes:
         product: the one where it stands, before it is computed; None before the start and at the end.
-        out: what the product that `compute` was called for gave.
         output: of the whole forward, once it has ended.
     """
 
     def __init__(self, module: nn.Module, inputs: tuple[Any, ...], others: Seen | None = None) -> None:
         self.product: Product | None = None
         self.output: Any = None
+        self._inference = torch.is_inference_mode_enabled()
         self._compute: Run | None = None
         self._error: BaseException | None = None
         self._mine = threading.Semaphore(0)
         self._theirs = threading.Semaphore(0)
-        self._stopped = False
+        self._ended = False  # by itself
+        self._stopped = False  # by close
         self._thread = threading.Thread(target=self._run, args=(module, inputs, others), daemon=True)
 
+    def __enter__(self) -> Walk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def advance(self) -> Product | None:
-        """Go on to the next product; None at the end. What the forward raises is raised here."""
-        if self._thread.ident is None:
-            self._thread.start()
-        else:
-            self._mine.release()
-        self._theirs.acquire()
+        """Go on to the next product; None at the end and once closed. What the forward raises is raised here."""
+        if not self._ended and not self._stopped:
+            if self._thread.ident is None:
+                self._thread.start()
+            else:
+                self._mine.release()
+            self._theirs.acquire()
         if self._error is not None:
             raise self._error
         return self.product
@@ -51,12 +68,13 @@ class Walk:
     def compute(self) -> torch.Tensor:
         """The output of the product where it stands, with its weight as it is now; the pass goes on with it."""
         assert self._compute is not None
-        out = self._compute()
+        with torch.inference_mode(self._inference), torch.no_grad():
+            out = self._compute()
         self._compute = lambda: out
         return out
 
     def close(self) -> None:
-        """Leave the pass where it stands."""
+        """Leave the pass where it stands; its thread is gone afterwards."""
         self._stopped = True
         if self._thread.is_alive():
             self._mine.release()
@@ -64,16 +82,19 @@ class Walk:
 
     def _run(self, module: nn.Module, inputs: tuple[Any, ...], others: Seen | None) -> None:
         try:
-            with torch.no_grad(), Watch(module, self._stop, others):
+            with torch.inference_mode(self._inference), torch.no_grad(), Watch(module, self._stop, others):
                 self.output = module(*inputs)
         except _Ended:
             pass
         except BaseException as error:
             self._error = error
         self.product = self._compute = None
+        self._ended = True
         self._theirs.release()
 
     def _stop(self, product: Product, run: Run) -> torch.Tensor:
+        if self._stopped:  # closed while it ran, or it caught what ended it
+            raise _Ended
         self.product, self._compute = product, run
         self._theirs.release()
         self._mine.acquire()

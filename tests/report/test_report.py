@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from peelcli.records import (
-    Artifact,
-    Check,
-    Costs,
-    Cut,
-    Group,
-    Inspection,
-    Limit,
-    Locked,
-    ModelId,
-    Plan,
-    Run,
-)
+from peelcli.records import Artifact, Check, Costs, Cut, Group, Inspection, Limit, Locked, ModelId, Plan, Run
 from peelcli.report import inspection, layout
 from peelcli.report.document import document
 from peelcli.report.text import both_counts, summary
+from peelcli.results import Candidate, Distance, Fidelity
 
 
 def group(name, layers, full=64, locked=None):
@@ -119,6 +109,7 @@ onnx_parity          FAILED                inf    0.0001
 
 notes
   the input was guessed
+  no samples: nothing was repaired, accuracy is not known; give --data
 not counted, no formula is known for
   aten.fft
 time
@@ -178,6 +169,76 @@ def test_a_budget_is_never_rounded_to_met(share, text):
     assert layout.percent(share) == text
 
 
+FIDELITY = Fidelity(
+    fitted=192,
+    held=64,
+    cut=Distance(0.4567, 1.25, 0.6125, 0.5),
+    repaired=Distance(0.01234, 0.000123, 0.99996, 0.953125),
+    metric="accuracy",
+    original=0.96875,
+    notes=("3 of 9 layers could not be repaired",),
+)
+TRIED = (Candidate("peel", FIDELITY.repaired, True), Candidate("uniform", FIDELITY.cut, False))
+JUDGED = replace(RUN, fidelity=FIDELITY, candidates=TRIED)
+
+FOLLOWS = """\
+widths tried   relative L2   KL, nats   top-1 agreement   accuracy
+───────────────────────────────────────────────────────────────────────────
+peel                0.0123   0.000123           100.0 %     95.3 %   chosen
+uniform              0.457       1.25            61.3 %     50.0 %
+
+against the original   original      cut   repaired
+───────────────────────────────────────────────────
+relative L2                        0.457     0.0123
+KL, nats                            1.25   0.000123
+top-1 agreement                   61.3 %    100.0 %
+accuracy                 96.9 %   50.0 %     95.3 %
+  on 64 samples that nothing was fitted on; 192 samples for scores and repair
+  3 of 9 layers could not be repaired
+"""
+
+
+def test_how_well_the_slim_model_follows():
+    text = rendered(summary(JUDGED))
+    assert f"\n\n{FOLLOWS}\n" in text
+    assert "no samples" not in text
+    rendered(summary(JUDGED), width=60)
+
+
+def test_only_what_is_known_is_shown():
+    values = Distance(1234.5)
+    bare = replace(RUN, fidelity=Fidelity(1, 1, values, None), candidates=(Candidate("peel", values, True),))
+    text = rendered(summary(bare))
+    for word in ("repaired", "KL", "top-1", "metric", "accuracy"):
+        assert word not in text
+    assert re.search(r"relative L2 +1,234\n", text)
+    assert "on 1 sample that nothing was fitted on; 1 sample for" in text
+
+
+def test_a_metric_of_the_user_s_is_no_share():
+    one = Distance(0.5, metric=93.47)
+    text = rendered(summary(replace(RUN, fidelity=Fidelity(9, 3, one, None, "accuracy", 95.0))))
+    assert re.search(r"accuracy +95\.0 +93\.5\n", text)
+    text = rendered(summary(replace(RUN, fidelity=Fidelity(9, 3, one, None, "miou", float("-inf")))))
+    assert re.search(r"miou +-inf +93\.5\n", text)
+
+
+def test_a_model_that_was_not_cut_needs_no_samples():
+    whole = replace(RUN, plan=replace(RUN.plan, cuts=RUN.plan.cuts[2:]))
+    assert "no samples" not in rendered(summary(whole))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""), (0.0, "0"), (1.0, "1.00"), (0.4567, "0.457"), (45.67, "45.7"), (100.4, "100"), (0.001, "0.00100"),
+        (0.000999, "0.000999"), (1e-5, "1.00e-05"), (123456.0, "123,456"), (-0.5, "-0.500"), (float("inf"), "inf"),
+    ],
+)  # fmt: skip
+def test_figures_have_three_digits(value, text):
+    assert layout.figure(value) == text
+
+
 @pytest.mark.parametrize(
     ("layers", "text"),
     [
@@ -235,6 +296,33 @@ def test_the_document_worked_by_hand():
     assert found["uncounted"] == ["aten.fft"]
     assert found["notes"] == ["the input was guessed"]
     assert found["settings"] == {"flops": "1G", "seed": "0"}
+
+
+def test_fidelity_and_candidates_as_a_document():
+    broken = Candidate("greedy", Distance(float("inf"), float("inf"), 0.0, float("-inf")), False)
+    found = document(replace(JUDGED, candidates=(TRIED[0], broken)))
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    repaired = {"relative": 0.01234, "kl": 0.000123, "agreement": 0.99996, "metric": 0.953125}
+    assert found["fidelity"] == {
+        "fitted": 192,
+        "held": 64,
+        "cut": {"relative": 0.4567, "kl": 1.25, "agreement": 0.6125, "metric": 0.5},
+        "repaired": repaired,
+        "metric": "accuracy",
+        "original": 0.96875,
+        "notes": ["3 of 9 layers could not be repaired"],
+    }
+    assert found["candidates"] == [
+        {"name": "peel", "chosen": True, "distance": repaired},
+        {
+            "name": "greedy",
+            "chosen": False,
+            "distance": {"relative": None, "kl": None, "agreement": 0.0, "metric": None},
+        },
+    ]
+    bare = document(replace(RUN, fidelity=Fidelity(2, 1, Distance(0.5), None)))
+    assert (bare["fidelity"]["repaired"], bare["fidelity"]["metric"], bare["candidates"]) == (None, None, [])
+    assert document(RUN)["fidelity"] is None
 
 
 def test_without_an_onnx_file_there_is_no_size_of_one():

@@ -26,8 +26,7 @@ from peelcli.graph.labels.call import RULES, Call, Rule
 from peelcli.graph.labels.factors import Labels
 from peelcli.graph.labels.run import LabelRun
 from peelcli.graph.labels.sizes import Dim, Op, Source, Tracked
-
-_PEELED = ("torch.nn.functional", "torch.functional", "torch._tensor")
+from peelcli.products import python_functions_open
 
 
 class OpMode(TorchDispatchMode):
@@ -146,31 +145,11 @@ def watching(run: LabelRun, module: nn.Module) -> Iterator[None]:
     """Everything that runs inside is followed."""
     with ExitStack() as stack:
         stack.enter_context(run.hooks(module))
-        stack.enter_context(_python_functions_open())
+        stack.enter_context(python_functions_open())
         stack.enter_context(torch.no_grad())
         stack.enter_context(OpMode(run))
         stack.enter_context(SizeMode(run))
         yield
-
-
-@contextmanager
-def _python_functions_open() -> Iterator[None]:
-    """Let functions that torch writes in Python run through, so that what they call is seen rather than they."""
-    before = []
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    for path in _PEELED:
-        namespace = __import__(path, fromlist=["*"]).__dict__
-        for name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"):
-            if name in namespace:
-                before.append((namespace, name, namespace[name]))
-                namespace[name] = lambda *_args: False
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for namespace, name, function in before:
-            namespace[name] = function
 
 
 def mark_inputs(run: LabelRun, tensors: list[torch.Tensor]) -> None:

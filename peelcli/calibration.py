@@ -1,0 +1,163 @@
+"""What samples are good for beside scores: the choice among several plans, repair, and the evidence of both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from peelcli.allocation.allocate import TRIED, allocate
+from peelcli.config import Calibration, Options
+from peelcli.fidelity import Judge
+from peelcli.records import ChannelGraph, Cut, Limit, Scores, Subject, Widths
+from peelcli.results import Candidate, Distance, Fidelity
+from peelcli.samples import Samples
+from peelcli.sources.data import load_metric, load_samples
+from peelcli.surgery.batchnorm import has_statistics, reestimated
+from peelcli.surgery.prune import apply_cuts
+from peelcli.surgery.repair import repair
+from peelcli.tensors import full_copy
+
+Progress = Callable[[int, int], None]
+_HELD = 5  # every so many-th sample is held out
+_TRIAL_MACS = 80_000_000_000  # multiply-adds of the samples that one candidate is repaired on; the chosen one gets all
+_TRIAL_SAMPLES = 48  # at least
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Samples, and the original's outputs on those of them that nothing is fitted on.
+
+    Attributes:
+        subject: the original on the device where all of this is computed.
+        fit: samples that scores and repair see.
+        judge: compares a model with the original on the others.
+        repairs: whether the user wants repair.
+        seed: of everything random.
+        notes: on the samples.
+    """
+
+    subject: Subject
+    fit: Samples
+    judge: Judge
+    repairs: bool
+    seed: int
+    notes: tuple[str, ...]
+
+
+def gather(subject: Subject, wanted: Calibration, seed: int, progress: Progress | None = None) -> Evidence | None:
+    """Read the samples and run the original on those that are held out; None where the user gave none.
+
+    Raises:
+        InputError: the samples can't be used, or the metric fails on the original.
+    """
+    if wanted.data is None:
+        return None
+    metric = load_metric(wanted.metric) if wanted.metric else None
+    samples = load_samples(wanted.data, subject, wanted, progress)
+    fit, held = samples.split(min(_HELD, len(samples)))
+    device = torch.device(wanted.device)
+    if device.type != "cpu":
+        subject = replace(subject, module=full_copy(subject.module).to(device))
+    judge = Judge(subject.module, held, metric, wanted.metric.rpartition(":")[2] if wanted.metric else "", device)
+    return Evidence(subject, fit, judge, wanted.repair != "none", seed, (*samples.notes, *judge.notes))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to set the widths.
+
+    Attributes:
+        name: for the table.
+        options: as the plan will hold them: what allocates these widths again.
+    """
+
+    name: str
+    options: Options
+    widths: Widths
+
+
+def choices(graph: ChannelGraph, scores: Scores, limits: Sequence[Limit], options: Options) -> list[Choice]:
+    """What `--allocate auto` tries, equal widths once; the first of them is peel."""
+    found: dict[Widths, Choice] = {}
+    for name, method, pool in TRIED:
+        its = options.model_copy(update={"allocate": method, "pool": pool or options.pool})
+        widths = allocate(graph, scores, limits, method, its.pool, its.tau)
+        found.setdefault(widths, Choice(name, its, widths))
+    return list(found.values())
+
+
+def choose(
+    evidence: Evidence,
+    tried: Sequence[Choice],
+    cuts_of: Callable[[Widths], tuple[Cut, ...]],
+    macs: int,
+    progress: Progress | None = None,
+) -> tuple[Choice, tuple[Candidate, ...]]:
+    """Cut and repair each candidate, and take the one that is nearest to the original on held-out samples.
+
+    Args:
+        evidence: samples and judge.
+        tried: the candidates; of equal ones the first is taken.
+        cuts_of: which channels go at given widths.
+        macs: of the original for one sample: large models are tried on fewer samples.
+        progress: told (candidates done, candidates in all).
+    """
+    few = min(len(evidence.fit), max(_TRIAL_SAMPLES, _TRIAL_MACS // max(macs, 1)))
+    stride = len(evidence.fit) / few
+    fit = evidence.fit.some([int(k * stride) for k in range(few)])
+    distances = []
+    for number, choice in enumerate(tried):
+        cuts = cuts_of(choice.widths)
+        slim = apply_cuts(evidence.subject.module, cuts)
+        if evidence.repairs:
+            repair(evidence.subject.module, slim, cuts, fit, evidence.seed)
+        distances.append(evidence.judge.distance(slim))
+        if progress:
+            progress(number + 1, len(tried))
+    best = min(range(len(tried)), key=lambda k: (figure(distances[k]), k))
+    table = tuple(Candidate(c.name, d, k == best) for k, (c, d) in enumerate(zip(tried, distances, strict=True)))
+    return tried[best], table
+
+
+def figure(distance: Distance) -> float:
+    """What decides between models: KL divergence where there is one, else the relative distance; less is better."""
+    value = distance.relative if distance.kl is None else distance.kl
+    return math.inf if math.isnan(value) else value
+
+
+def mended(
+    evidence: Evidence, slim: nn.Module, cuts: Sequence[Cut], progress: Progress | None = None
+) -> tuple[nn.Module, Fidelity]:
+    """The slim model repaired, as far as that helps on held-out samples, and how it compares with the original.
+
+    Args:
+        evidence: samples and judge.
+        slim: as it was cut; it is not changed.
+        cuts: what was removed.
+        progress: told (layers done, layers in all).
+
+    Returns:
+        The best of three, and the record: the model as it was cut, repaired, and that with BatchNorm statistics anew.
+    """
+    judge = evidence.judge
+    fidelity = Fidelity(
+        len(evidence.fit), judge.held, judge.distance(slim), None, judge.metric_name, judge.original, evidence.notes
+    )
+    if not evidence.repairs or all(cut.width == cut.group.full for cut in cuts):
+        return slim, fidelity
+    device = next((p.device for p in evidence.subject.module.parameters()), torch.device("cpu"))
+    copy = full_copy(slim).to(device)
+    done = repair(evidence.subject.module, copy, cuts, evidence.fit, evidence.seed, progress)
+    tried = [(fidelity.cut, slim, "nothing: what was tried was no nearer to the original on held-out samples")]
+    tried.append((judge.distance(copy), copy, ""))
+    if has_statistics(copy):
+        anew = reestimated(copy, evidence.fit)
+        tried.append((judge.distance(anew), anew, "BatchNorm statistics taken anew"))
+    distance, best, what = min(tried, key=lambda row: figure(row[0]))
+    notes = (*evidence.notes, *(done.notes() if best is not slim else ()), *([f"repair: {what}"] if what else []))
+    home = next((p.device for p in slim.parameters()), torch.device("cpu"))
+    return best.to(home), replace(fidelity, repaired=distance, notes=notes)

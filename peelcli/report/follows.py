@@ -1,0 +1,67 @@
+"""How well the slim model follows the original, and which ways to choose the widths were tried, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.console import RenderableType
+
+from peelcli.records import Run
+from peelcli.report.layout import figure, indented, short, table
+from peelcli.results import Distance, Fidelity
+
+NO_SAMPLES = "no samples: nothing was repaired, accuracy is not known; give --data"
+_ACCURACY = "accuracy"
+_Row = tuple[str, str, Callable[[float | None], str]]  # a field of Distance, its label, how it is written
+
+
+def fidelity(run: Run) -> list[RenderableType]:
+    """The original, the model right after surgery and the repaired one, side by side."""
+    found = run.fidelity
+    if found is None:
+        return []
+    columns = [found.cut] if found.repaired is None else [found.cut, found.repaired]
+    made = table("against the original", ">original", ">cut", *([">repaired"] if found.repaired else []))
+    for name, label, written in _rows(found, columns):
+        original = found.original if name == "metric" else None
+        made.add_row(label, written(original), *(written(getattr(column, name)) for column in columns))
+    samples = f"on {_counted(found.held)} that nothing was fitted on; {_counted(found.fitted)} for scores and repair"
+    return [made, *indented([samples, *found.notes])]
+
+
+def candidates(run: Run) -> list[RenderableType]:
+    """What each way to choose the widths came to, and which was taken."""
+    rows = _rows(run.fidelity, [candidate.distance for candidate in run.candidates])
+    made = table("widths tried", *(f">{label}" for _, label, _ in rows), "|")
+    for candidate in run.candidates:
+        figures = (written(getattr(candidate.distance, name)) for name, _, written in rows)
+        made.add_row(candidate.name, *figures, "chosen" if candidate.chosen else "")
+    return [made] if run.candidates else []
+
+
+def missing(run: Run) -> list[str]:
+    """A word to who gave no samples, where something was cut."""
+    cut = any(cut.width < cut.group.full for cut in run.plan.cuts)
+    return [NO_SAMPLES] if cut and run.fidelity is None and not run.candidates else []
+
+
+def _rows(found: Fidelity | None, columns: Sequence[Distance]) -> list[_Row]:
+    """What is known of at least one model."""
+    metric = found.metric if found and found.metric else "metric"
+    figures = [column.metric for column in columns] + [found.original if found else None]
+    shares = metric == _ACCURACY and all(value is None or 0 <= value <= 1 for value in figures)
+    rows: list[_Row] = [
+        ("relative", "relative L2", figure),
+        ("kl", "KL, nats", figure),
+        ("agreement", "top-1 agreement", _percent),
+        ("metric", metric, _percent if shares else figure),
+    ]
+    return [row for row in rows if any(getattr(column, row[0]) is not None for column in columns)]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else short(share)
+
+
+def _counted(number: int) -> str:
+    return f"{number} sample{'' if number == 1 else 's'}"

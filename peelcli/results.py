@@ -1,0 +1,62 @@
+"""How near slim models are to the original, as the reports tell it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """How far a model's outputs are from the original's on some samples.
+
+    Attributes:
+        relative: root of the summed squared differences over that of the original's outputs less their mean over the
+            samples; 0 is equal, 1 is as far as a model that always puts out the mean.
+        kl: mean Kullback-Leibler divergence from the original's distribution to the model's, in nats; None where the
+            output is no distribution over classes.
+        agreement: share of the samples for which both have the same most probable class; None as above.
+        metric: the model's own figure by the user's metric, or its accuracy on labels; None without them.
+    """
+
+    relative: float
+    kl: float | None = None
+    agreement: float | None = None
+    metric: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """The original against the slim model, on samples that nothing was fitted on.
+
+    Attributes:
+        fitted: samples that scores and repair were made from.
+        held: samples that were held out, which the figures are of.
+        cut: right after surgery.
+        repaired: after repair; None where nothing was repaired.
+        metric: name of the metric, or "".
+        original: the original's own figure by that metric.
+        notes: what the repair did and could not do, one sentence each.
+    """
+
+    fitted: int
+    held: int
+    cut: Distance
+    repaired: Distance | None
+    metric: str = ""
+    original: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A way to choose the widths that was tried: cut, repaired, and compared on held-out samples.
+
+    Attributes:
+        name: the allocation, e.g. "peel".
+        distance: what came of it.
+        chosen: whether it is the one that the plan holds.
+    """
+
+    name: str
+    distance: Distance
+    chosen: bool

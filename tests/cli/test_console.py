@@ -1,0 +1,76 @@
+"""How far a run is, on a terminal and without one; and the flags for samples, as commands and files give them."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from peelcli.cli import console, main, settings
+
+
+def drawn(renderable):
+    file = io.StringIO()
+    Console(file=file, width=80).print(renderable)
+    return file.getvalue().strip()
+
+
+def test_a_stage_in_words():
+    assert drawn(console._line("samples", 0, 0)) == "reading samples"
+    assert drawn(console._line("something new", 0, 0)) == "something new"
+
+
+def test_a_stage_with_a_bar():
+    half, whole = drawn(console._line("repair", 6, 12)), drawn(console._line("repair", 12, 12))
+    assert half.startswith("making up for what was cut ━")
+    assert half.endswith(" 6/12")
+    assert half.count("━") < whole.count("━") == 30
+
+
+def test_progress_is_told_in_both_ways(capsys, monkeypatch):
+    for terminal in ("0", "1"):
+        monkeypatch.setenv("TTY_COMPATIBLE", terminal)
+        with console.working() as progress:
+            progress("load")
+            progress("samples", 3, 12)
+            progress("samples", done=12, total=12)
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert bool(err) == (terminal == "1")
+
+
+def test_settings_files_know_samples(tmp_path):
+    file = tmp_path / "peel.toml"
+    file.write_text('data = "images"\nsamples = 32\nmean = [0.5, 0.25]\nimage-size = 64\nrepair = "none"\n')
+    assert settings.merged({"samples": 8, "mean": None, "std": "0.5"}, file) == {
+        "data": "images", "samples": 8, "mean": [0.5, 0.25], "image_size": 64, "repair": "none", "std": "0.5"
+    }  # fmt: skip
+
+
+def test_what_a_plan_has_decided_is_left_out():
+    given = {
+        "data": "images",
+        "repair": "none",
+        "code": "net.py",
+        "score": "taylor",
+        "flops": "50%",
+        "allocate": "peel",
+    }
+    assert main._undecided(given) == {"data": "images", "repair": "none", "code": "net.py"}
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("prune", {"data", "samples", "image_size", "mean", "std", "metric", "repair", "device"}),
+        ("plan", {"data", "samples", "image_size", "mean", "std", "metric", "device"}),
+        ("apply", {"data", "samples", "image_size", "mean", "std", "metric", "repair", "device"}),
+        ("inspect", set()),
+    ],
+)
+def test_flags_for_samples(command, flags):
+    from peelcli.config import Calibration
+
+    found = getattr(main, command).__annotations__
+    assert set(found) & set(Calibration.model_fields) == flags

@@ -1,0 +1,69 @@
+"""What is refused before anything is loaded."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from peelcli import request
+from peelcli.errors import UsageError
+
+BUDGET = {"flops": "50%"}
+
+
+class Sealed(dict):
+    """Data that nobody may look into yet, not even to ask whether it is empty."""
+
+    def __bool__(self):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "flag"),
+    [
+        ("metric", "judge.py:top1", "--metric"), ("samples", 64, "--samples"), ("image_size", 32, "--image-size"),
+        ("mean", [0.5], "--mean"), ("std", "0.5", "--std"), ("repair", "auto", "--repair"),
+    ],
+)  # fmt: skip
+def test_what_goes_with_samples_needs_some(name, value, flag):
+    with pytest.raises(UsageError) as caught:
+        request.check("model.pt", {**BUDGET, name: value}, ())
+    assert caught.value.message == f"{flag} goes with samples, and there are none"
+    assert caught.value.hint.startswith("give --data: a folder of images")
+    with pytest.raises(UsageError, match=flag):
+        request.check_outputs("model.pt", {name: value}, ())
+    made = request.check("model.pt", {**BUDGET, name: value, "data": "images"}, ())
+    assert made.calibration.data == "images"
+
+
+def test_no_repair_is_what_happens_without_samples():
+    assert request.check("model.pt", {**BUDGET, "repair": "none", "metric": None}, ()).calibration.repair == "none"
+
+
+def test_data_of_python_s_own_is_not_looked_into():
+    data = Sealed()
+    assert request.check("model.pt", {**BUDGET, "data": data}, ()).calibration.data is data
+    several = torch.zeros(4, 3)
+    assert request.check("model.pt", {**BUDGET, "data": several, "samples": 2}, ()).calibration.data is several
+
+
+def test_a_score_that_needs_samples():
+    with pytest.raises(UsageError) as caught:
+        request.check("model.pt", {**BUDGET, "score": "taylor"}, ())
+    assert (caught.value.message, caught.value.hint) == (
+        "the score `taylor` needs samples", "give calibration samples with --data, or --score l2"
+    )  # fmt: skip
+    request.check("model.pt", {**BUDGET, "score": "taylor", "data": "images"}, ())
+
+
+def test_a_device_is_looked_for_where_it_is_no_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for settings in ({"device": "cuda"}, {"device": "cuda", "data": "images"}):
+        with pytest.raises(UsageError, match="torch sees no CUDA device here"):
+            request.check("model.pt", {**BUDGET, **settings}, ())
+    with pytest.raises(UsageError, match="is no device that peel knows"):
+        request.check_outputs("model.pt", {"device": "gpu"}, ())
+    monkeypatch.setitem(sys.modules, "peelcli.devices", None)  # which could not be imported now
+    request.check("model.pt", {**BUDGET, "device": "cpu"}, ())
