@@ -11,15 +11,16 @@ from torch import nn
 
 from peelcli.allocation.allocate import TRIED, allocate
 from peelcli.config import Calibration, Options
-from peelcli.fidelity import Judge
+from peelcli.fidelity import Judge, takes_batches
+from peelcli.patches import generator
 from peelcli.records import ChannelGraph, Cut, Limit, Scores, Subject, Widths
 from peelcli.results import Candidate, Distance, Fidelity
-from peelcli.samples import Samples
+from peelcli.samples import Inputs, Samples, shapes
 from peelcli.sources.data import load_metric, load_samples
 from peelcli.surgery.batchnorm import has_statistics, reestimated
 from peelcli.surgery.prune import apply_cuts
 from peelcli.surgery.repair import repair
-from peelcli.tensors import full_copy
+from peelcli.tensors import full_copy, tensors_in
 
 Progress = Callable[[int, int], None]
 _HELD = 5  # every so many-th sample is held out
@@ -59,11 +60,36 @@ def gather(subject: Subject, wanted: Calibration, seed: int, progress: Progress 
     metric = load_metric(wanted.metric) if wanted.metric else None
     samples = load_samples(wanted.data, subject, wanted, progress)
     fit, held = samples.split(min(_HELD, len(samples)))
+    fit = _mixed(fit, seed)
     device = torch.device(wanted.device)
     if device.type != "cpu":
         subject = replace(subject, module=full_copy(subject.module).to(device))
+    if not takes_batches(subject.module, samples, device):
+        fit = replace(fit, single=True)
     judge = Judge(subject.module, held, metric, wanted.metric.rpartition(":")[2] if wanted.metric else "", device)
-    return Evidence(subject, fit, judge, wanted.repair != "none", seed, (*samples.notes, *judge.notes))
+    notes = (*samples.notes, *_other_shape(subject, samples), *judge.notes)
+    return Evidence(subject, fit, judge, wanted.repair != "none", seed, notes)
+
+
+def _mixed(samples: Samples, seed: int) -> Samples:
+    """In random order, because the first batches count most, and folders go class by class; not if shapes differ."""
+    if len({repr(shapes(inputs)) for inputs in samples.inputs}) > 1:
+        return samples
+    return samples.some(torch.randperm(len(samples), generator=generator(seed, "order")).tolist())
+
+
+def _other_shape(subject: Subject, samples: Samples) -> tuple[str, ...]:
+    """A word where all samples have one shape and costs are counted at another, as where the input was guessed."""
+    told = {_told(inputs) for inputs in samples.inputs}
+    here = _told(subject.inputs)
+    if len(told) > 1 or told == {here}:
+        return ()
+    return (f"the samples are {told.pop()}; costs are counted, and files written, for {here}: see --input",)
+
+
+def _told(inputs: Inputs) -> str:
+    """Shapes of one sample: "3x32x32"."""
+    return " and ".join("x".join(map(str, tensor.shape[1:])) or "a number" for tensor in tensors_in(inputs))
 
 
 @dataclass(frozen=True)
@@ -142,6 +168,7 @@ def mended(
 
     Returns:
         The best of three, and the record: the model as it was cut, repaired, and that with BatchNorm statistics anew.
+        Of equally near ones the one that was changed less.
     """
     judge = evidence.judge
     fidelity = Fidelity(
@@ -152,12 +179,14 @@ def mended(
     device = next((p.device for p in evidence.subject.module.parameters()), torch.device("cpu"))
     copy = full_copy(slim).to(device)
     done = repair(evidence.subject.module, copy, cuts, evidence.fit, evidence.seed, progress)
-    tried = [(fidelity.cut, slim, "nothing: what was tried was no nearer to the original on held-out samples")]
+    tried = [(fidelity.cut, slim, "none, because what was tried was no nearer to the original on held-out samples")]
     tried.append((judge.distance(copy), copy, ""))
     if has_statistics(copy):
         anew = reestimated(copy, evidence.fit)
         tried.append((judge.distance(anew), anew, "BatchNorm statistics taken anew"))
     distance, best, what = min(tried, key=lambda row: figure(row[0]))
     notes = (*evidence.notes, *(done.notes() if best is not slim else ()), *([f"repair: {what}"] if what else []))
+    if best is slim:
+        return slim, replace(fidelity, notes=notes)
     home = next((p.device for p in slim.parameters()), torch.device("cpu"))
     return best.to(home), replace(fidelity, repaired=distance, notes=notes)

@@ -50,6 +50,17 @@ def outputs_of(module: nn.Module, samples: Samples, device: str | torch.device =
     return [output.float() for output in forward.each(samples, objective.main_output)]
 
 
+def takes_batches(module: nn.Module, samples: Samples, device: str | torch.device = "cpu") -> bool:
+    """Whether the rows of an output are samples: seen on the first two of one shape, True where there are none."""
+    kinds: dict[str, list[Inputs]] = {}
+    for inputs in samples.inputs:
+        alike = kinds.setdefault(repr(shapes(inputs)), [])
+        alike.append(inputs)
+        if len(alike) == 2:
+            return _Forward(module, torch.device(device)).rows(alike, objective.main_output) is not None
+    return True
+
+
 class Judge:
     """The original's outputs on held-out samples, and how far other models are from them.
 
@@ -173,14 +184,15 @@ class _Forward:
         for _, same in groupby(samples.inputs, lambda inputs: repr(shapes(inputs))):
             rest = list(same)
             while rest:
-                rows = self._rows(rest[:size], keep) if size > 1 else None
+                rows = self.rows(rest[:size], keep) if size > 1 else None
                 if rows is None:
                     rows = [keep(self(rest[0]))]
                     size = _BATCH if size == 0 and _split(rows[0], 1) else 1
                 rest = rest[len(rows) :]
                 yield from rows
 
-    def _rows(self, batch: Sequence[Inputs], keep: Callable[[Any], Any]) -> list[Any] | None:
+    def rows(self, batch: Sequence[Inputs], keep: Callable[[Any], Any]) -> list[Any] | None:
+        """What `keep` takes of the output of a batch, for each sample; None where the rows are no samples."""
         try:
             return _split(keep(self(together(batch))), len(batch))
         except Exception:  # whatever a forward raises on a batch; one sample raises it again

@@ -166,7 +166,7 @@ def apply(
     with clock.stage("load"):
         subject = load(model, example, **settings)
         _check_owner(plan, subject)
-    evidence = _evidence(subject, config.pick(Calibration, settings), 0, clock)
+    evidence = _evidence(subject, config.pick(Calibration, settings), plans.seed(plan), clock)
     return _finish(subject, mend(carry_out(subject, plan, clock), clock, evidence), paths, clock)
 
 

@@ -260,6 +260,12 @@ def from_json(text: str, what: str = "this") -> Plan:
     return _build(raw, what)
 
 
+def seed(plan: Plan) -> int:
+    """The seed that a plan was made with, 0 where it does not say."""
+    text = dict(plan.settings).get("seed", "")
+    return int(text) if text.isdecimal() else 0
+
+
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,12 +23,14 @@ class Samples:
         name: where they come from, for messages.
         targets: for each sample what the user's data set says of it, or None for data without labels.
         notes: what was guessed, skipped or changed while reading, one sentence each.
+        single: True for a model that takes one sample at a time.
     """
 
     inputs: tuple[Inputs, ...]
     name: str
     targets: tuple[Any, ...] | None = None
     notes: tuple[str, ...] = ()
+    single: bool = False
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -36,7 +38,7 @@ class Samples:
     def some(self, positions: Sequence[int]) -> Samples:
         """The samples at these positions, in this order."""
         targets = None if self.targets is None else tuple(self.targets[p] for p in positions)
-        return Samples(tuple(self.inputs[p] for p in positions), self.name, targets, self.notes)
+        return replace(self, inputs=tuple(self.inputs[p] for p in positions), targets=targets)
 
     def split(self, every: int = 4) -> tuple[Samples, Samples]:
         """Those to fit on, and every so many-th one, which is held out to judge what was fitted."""
@@ -44,11 +46,15 @@ class Samples:
         return self.some([p for p in range(len(self)) if p not in set(held)]), self.some(list(held))
 
     def batches(self, size: int) -> Iterator[Inputs]:
-        """Forward arguments of up to `size` samples at a time; samples of another shape start a new batch."""
+        """Forward arguments of up to `size` samples at a time; samples of another shape start a new batch.
+
+        One at a time where the model takes no more.
+        """
         return (inputs for inputs, _ in self.counted_batches(size))
 
     def counted_batches(self, size: int) -> Iterator[tuple[Inputs, int]]:
         """The same, each with the number of samples in it."""
+        size = 1 if self.single else size
         start = 0
         while start < len(self):
             stop, shape = start + 1, shapes(self.inputs[start])

@@ -6,12 +6,14 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def meta_copy(module: nn.Module) -> nn.Module:
@@ -42,6 +44,28 @@ def tracing_copy(module: nn.Module, weightless: bool = True) -> nn.Module:
     for parameter in double.parameters():
         parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
     return double
+
+
+def wide_copy(module: nn.Module) -> nn.Module:
+    """A copy in eval mode with gradients on, half precision as float32; also inside `torch.inference_mode`."""
+    with torch.inference_mode(False):
+        copy = tracing_copy(module, weightless=False)
+        tensors: tuple[torch.Tensor, ...] = (*copy.parameters(), *copy.buffers())
+        if any(t.dtype in _HALF for t in tensors):
+            nn.Module._apply(copy, lambda t: t.float() if t.dtype in _HALF else t)
+    return copy
+
+
+@contextmanager
+def differentiated(module: nn.Module) -> Iterator[None]:
+    """Gradients on, whatever is around; without cudnn where it has no backward pass: recurrent layers in eval mode."""
+    recurrent = any(isinstance(child, nn.RNNBase) for child in module.modules())
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext(),
+    ):
+        yield
 
 
 def full_copy(module: nn.Module, replaced: Mapping[int, torch.Tensor] | None = None) -> nn.Module:
@@ -114,6 +138,17 @@ def beside(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """The same nest of inputs with every tensor on the device of the module's weights."""
     device = next((tensor.device for _, tensor in named_tensors(module)), torch.device("cpu"))
     return tuple(pytree.tree_map_only(torch.Tensor, lambda t: t.to(device), inputs))
+
+
+def wide_inputs(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A copy of the inputs on the device of the module's weights, half precision as float32, for a `wide_copy`."""
+    device = next((tensor.device for _, tensor in named_tensors(module)), torch.device("cpu"))
+
+    def moved(leaf: torch.Tensor) -> torch.Tensor:
+        return leaf.to(device, torch.float32 if leaf.dtype in _HALF else leaf.dtype, copy=True)
+
+    with torch.inference_mode(False):
+        return tuple(pytree.tree_map_only(torch.Tensor, moved, inputs))
 
 
 def one_sample(inputs: tuple[Any, ...]) -> tuple[Any, ...]:

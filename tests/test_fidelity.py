@@ -12,7 +12,7 @@ from torch import nn
 from peelcli import fidelity
 from peelcli.devices import check_device
 from peelcli.errors import InputError, UsageError
-from peelcli.fidelity import Judge, accuracy, compare_distributions, outputs_of, relative_distance
+from peelcli.fidelity import Judge, accuracy, compare_distributions, outputs_of, relative_distance, takes_batches
 from peelcli.samples import Samples
 
 
@@ -334,3 +334,15 @@ def test_devices_that_are_not_here(monkeypatch):
     assert check_device("cuda:1").index == 1
     with pytest.raises(UsageError, match=r"--device cuda:2: the last CUDA device here is cuda:1"):
         check_device("cuda:2")
+
+
+# --- batches
+
+
+def test_whether_rows_of_an_output_are_samples():
+    assert takes_batches(Given(), LOGITS)
+    assert not takes_batches(Given(lambda x: x.reshape(1, -1)), LOGITS)
+    assert not takes_batches(Given(lambda x: x.mean()), LOGITS)
+    assert not takes_batches(Given(lambda x: x @ torch.ones(1, 2).expand(2, 2) if len(x) == 1 else x.view(3)), LOGITS)
+    other = Samples(((torch.zeros(1, 2),), (torch.zeros(1, 3),)), "of several shapes")
+    assert takes_batches(Given(lambda x: x.reshape(1, -1)), other)  # never more than one at a time anyway

@@ -214,7 +214,7 @@ def test_nothing_to_prune():
 
 def test_stages_are_told_and_timed():
     told: list[str] = []
-    clock = planning.Clock(told.append)
+    clock = planning.Clock(lambda stage, *_: told.append(stage))
     planning.settle(zoo.subject("mlp"), Budget(flops="50%"), FREE, clock)
     assert told == ["trace", "digest", "score", "allocate", "surgery", "verify"]
     assert list(clock.seconds) == told

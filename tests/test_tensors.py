@@ -164,3 +164,22 @@ def test_a_copy_drops_what_its_modules_keep_from_eval_mode():
         assert double[1].kept == {}
     assert [m.training for m in tensors.full_copy(net).modules()] == [False, True, False]
     assert "cpu" in net[1].kept
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_wide_copy_and_its_inputs(dtype):
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).to(dtype).requires_grad_(False)
+    given = (torch.ones(2, 3, dtype=dtype), {"mask": torch.ones(2, dtype=torch.int64)})
+    with torch.inference_mode():
+        double = tensors.wide_copy(net)
+        x, more = tensors.wide_inputs(double, given)
+        with tensors.differentiated(double):
+            double(x).sum().backward()
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    assert {p.dtype for p in double.parameters()} == {x.dtype, double[1].running_var.dtype} == {wide}
+    assert more["mask"].dtype == torch.int64
+    assert x.data_ptr() != given[0].data_ptr()
+    assert not double.training
+    assert double[0].weight.grad is not None
+    assert net[0].weight.dtype == dtype
+    assert not net[0].weight.requires_grad

@@ -145,6 +145,7 @@ def plan(
     mean: MeanOpt = None,
     std: StdOpt = None,
     metric: MetricOpt = None,
+    repair: RepairOpt = None,
     device: DeviceOpt = None,
     output_format: FormatOpt = Format.text,
     config: ConfigOpt = None,

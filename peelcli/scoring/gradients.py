@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import torch
-from torch import nn
-from torch.utils import _pytree as pytree
 
 from peelcli.errors import UsageError
 from peelcli.records import ChannelGraph
 from peelcli.samples import Inputs
 from peelcli.scoring import objective
 from peelcli.scoring.base import Material
-from peelcli.tensors import tracing_copy
+from peelcli.tensors import differentiated, wide_copy, wide_inputs
 
-_HALF = (torch.float16, torch.bfloat16)
 # Samples that are looked at to tell what the output is.
 _LOOKED_AT = 16
 _HINT = "score by the weights instead: --score l2"
@@ -45,9 +40,8 @@ class WeightGradients:
         assert material.samples, "the table refuses scorers that need samples where there are none"
         self._samples = material.samples
         self._seed = material.seed
-        self._module = _wide_copy(material.subject.module)
+        self._module = wide_copy(material.subject.module)
         self._parameters = {name: p for name, p in self._module.named_parameters() if p.requires_grad}
-        self._no_cudnn = any(isinstance(child, nn.RNNBase) for child in self._module.modules())
         looked_at = [self._look(inputs) for inputs in self._samples.inputs[:_LOOKED_AT]]
         self._kind = objective.common_kind(kind for kind, _ in looked_at)
         elements = sum(output.numel() for _, output in looked_at)
@@ -86,24 +80,15 @@ class WeightGradients:
 
     def _look(self, inputs: Inputs) -> tuple[objective.Kind, torch.Tensor]:
         with torch.no_grad():
-            outputs = self._module(*self._ready(inputs))
+            outputs = self._module(*wide_inputs(self._module, inputs))
         return objective.kind(outputs), objective.main_output(outputs)
-
-    def _ready(self, inputs: Inputs) -> Inputs:
-        """A copy of the inputs where the parameters are, in float32 where they are in half precision."""
-        device = next((p.device for p in self._parameters.values()), torch.device("cpu"))
-
-        def moved(leaf: torch.Tensor) -> torch.Tensor:
-            return leaf.to(device, torch.float32 if leaf.dtype in _HALF else leaf.dtype, copy=True)
-
-        return tuple(pytree.tree_map_only(torch.Tensor, moved, inputs))
 
     def _of_one(
         self, inputs: Inputs, label: int | None, generator: torch.Generator, where: str
     ) -> dict[str, torch.Tensor]:
         try:
-            with torch.inference_mode(False), torch.enable_grad(), _cudnn(not self._no_cudnn):
-                output = objective.main_output(self._module(*self._ready(inputs)))
+            with differentiated(self._module):
+                output = objective.main_output(self._module(*wide_inputs(self._module, inputs)))
                 loss = objective.loss(output, self._kind, label, generator, self._scale)
                 if not loss.requires_grad:
                     return {}
@@ -253,23 +238,3 @@ def refuse_zeros(total: torch.Tensor) -> None:
     """
     if total.numel() and not bool(total.any()):
         raise UsageError("the gradient of the loss is zero at every sample", hint=_HINT)
-
-
-def _wide_copy(module: nn.Module) -> nn.Module:
-    """A copy in eval mode with gradients on, half precision as float32."""
-    with torch.inference_mode(False):
-        copy = tracing_copy(module, weightless=False)
-        tensors: tuple[Any, ...] = (*copy.parameters(), *copy.buffers())
-        if any(t.dtype in _HALF for t in tensors):
-            nn.Module._apply(copy, lambda t: t.float() if t.dtype in _HALF else t)
-    return copy
-
-
-@contextmanager
-def _cudnn(allowed: bool) -> Iterator[None]:
-    """Without cudnn where it has no backward pass: recurrent layers in eval mode."""
-    if allowed:
-        yield
-        return
-    with torch.backends.cudnn.flags(enabled=False):
-        yield

@@ -12,13 +12,14 @@ from peelcli.products import Product, Run, watching
 from peelcli.records import Subject
 from peelcli.samples import Samples
 from peelcli.scoring.sensitivity import Objective
-from peelcli.tensors import beside, tracing_copy
+from peelcli.tensors import differentiated, wide_copy, wide_inputs
 
 WIDE = 4096  # inputs of a product up to which their second moments are kept; above, the rows are
 GRADED = 64  # samples that are differentiated: sensitivities are means over positions too, so few are enough
 _ROWS = 8  # rows an input, over all samples
 _FEWEST_ROWS = 8192
 _BATCH = 8
+_CONSTANT = 1e-12  # of the mean square: a variance below this is round-off
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Moments:
         square: sum of their outer products, shape (groups, inputs, inputs), float64.
         rows: of a product with more than WIDE inputs the rows themselves, each of shape (some, inputs).
         sensitivity: for each output the mean over samples of the sum over positions of (dL/dy)^2, divided by what
-            makes it a part of the whole output; shape (outputs,), float64.
+            makes it a part of the whole output; shape (outputs,), float64. None where the output does not depend on it.
     """
 
     matrix: torch.Tensor
@@ -40,7 +41,7 @@ class Moments:
     total: torch.Tensor | float = 0.0
     square: torch.Tensor | float = 0.0
     rows: list[torch.Tensor] = field(default_factory=list)
-    sensitivity: torch.Tensor | float = 0.0
+    sensitivity: torch.Tensor | None = None
 
     def add(self, rows: torch.Tensor) -> None:
         """Take rows of shape (groups, rows, inputs) into account."""
@@ -53,9 +54,13 @@ class Moments:
         self.square = self.square + rows.transpose(1, 2) @ rows
 
     def covariance(self) -> torch.Tensor:
-        """Of the inputs, shape (groups, inputs, inputs), float64."""
+        """Of the inputs, shape (groups, inputs, inputs), float64; 0 for an input that is constant up to round-off."""
         mean = torch.as_tensor(self.total) / self.count
-        return (self.square / self.count - mean[:, :, None] * mean[:, None, :]).cpu()
+        second = self.square / self.count
+        found = second - mean[:, :, None] * mean[:, None, :]
+        power = torch.as_tensor(second).diagonal(dim1=1, dim2=2)
+        moves = found.diagonal(dim1=1, dim2=2) > _CONSTANT * power
+        return (found * (moves[:, :, None] & moves[:, None, :])).cpu()
 
 
 def measure(
@@ -74,7 +79,7 @@ def measure(
         seed: of the rows that are looked at and of the directions in which the output is differentiated.
         progress: told (samples done, samples in all).
     """
-    double = tracing_copy(subject.module, weightless=False)
+    double = wide_copy(subject.module)
     for parameter in double.parameters():
         parameter.requires_grad_(False)
     found: dict[str, Moments] = {}
@@ -82,17 +87,18 @@ def measure(
     done = graded = 0
     for inputs, size in samples.counted_batches(_BATCH):
         look = _Look(found, weights, generator(seed, "rows", done), size / len(samples), graded < GRADED)
-        inputs = beside(double, inputs)
-        with torch.set_grad_enabled(look.graded), watching(double, look):
+        inputs = wide_inputs(double, inputs)
+        with differentiated(double), torch.set_grad_enabled(look.graded), watching(double, look):
             outputs = double(*inputs)
-        if look.graded:
-            objective.differentiate(outputs)
-            graded += size
+            if look.graded:
+                objective.differentiate(outputs)
+                graded += size
         done += size
         if progress:
             progress(done, len(samples))
     for moments in found.values():
-        moments.sensitivity = moments.sensitivity / (graded * objective.scale)
+        if moments.sensitivity is not None:
+            moments.sensitivity = moments.sensitivity / (graded * objective.scale)
     return found
 
 
@@ -114,16 +120,19 @@ class _Look:
             return out
         matrix = product.matrix()
         moments = self.found.setdefault(product.name, Moments(matrix))
-        rows = max(_FEWEST_ROWS, _ROWS * matrix.shape[2])
+        rows = max(_FEWEST_ROWS, _ROWS * matrix.shape[2] if matrix.shape[2] <= WIDE else 0)  # wide ones are kept
         moments.add(inputs_at(product, max(1, round(rows * self.share)), self.source))
         if not self.graded:
             return out
         if not out.requires_grad:  # the first product that matters: gradients begin here
             out = out + torch.zeros((), dtype=out.dtype, device=out.device, requires_grad=True)
+        if not out.requires_grad:  # the model itself switches gradients off
+            return out
         dims = [d for d in range(out.dim()) if d != product.channel_dim % out.dim()]
 
         def note(gradient: torch.Tensor) -> None:
-            moments.sensitivity = moments.sensitivity + gradient.double().square().sum(dims)
+            squared = gradient.double().square().sum(dims)
+            moments.sensitivity = squared if moments.sensitivity is None else moments.sensitivity + squared
 
         out.register_hook(note)
         return out

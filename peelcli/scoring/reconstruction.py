@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from peelcli.errors import UsageError
 from peelcli.records import Group, GroupScore, Scores, Slice
 from peelcli.scoring.base import Material, magnitudes
 from peelcli.scoring.moments import Moments, measure
@@ -31,17 +30,13 @@ def score(material: Material) -> Scores:
     inputs, e.g. OSSCAR (arXiv:2403.12983). Sensitivities from Fisher's diagonal as in K-FAC's output side
     (arXiv:1503.05671). The sum over coupled readers, the shrinkage and the block size are ours.
 
-    Raises:
-        UsageError: no weight of the model is read at all where it could be measured.
+    A group that is read by no such weight, or only by weights that the model's main output does not depend on, gets an
+    even share, ranked by l2, and a note says so.
     """
     assert material.samples is not None
     groups = material.graph.groups
     weights = {piece.tensor for group in groups for piece in _reading(group)}
     found = measure(material.subject, material.samples, weights, material.seed, material.progress)
-    if not found:
-        raise UsageError(
-            "none of the model's layers could be measured on the samples", hint="score by the weights: --score l2"
-        )
     trust = _INDEPENDENT * len(material.samples)
     added = [_order(group, _readers(group, found, trust)) for group in groups]
     known = [sum(values) for values in added if values is not None]
@@ -51,7 +46,10 @@ def score(material: Material) -> Scores:
         for group, values in zip(groups, added, strict=True)
     ]
     unseen = sum(values is None for group, values in zip(groups, added, strict=True) if not group.locked)
-    notes = (f"{unseen} groups are read by nothing that could be measured: an even share, ranked by l2",)
+    notes = (
+        f"{unseen} of {sum(not group.locked for group in groups)} groups that may shrink are read by no layer whose "
+        "effect on the model's main output could be measured: an even share, ranked by l2",
+    )
     return Scores("reconstruction", tuple(scores), notes if unseen else (), additive=True)
 
 
@@ -60,8 +58,9 @@ def _reading(group: Group) -> list[Slice]:
 
 
 def _readers(group: Group, found: Mapping[str, Moments], trust: int) -> list[Reader]:
-    """The weights that read the group, as far as they were seen."""
-    return [Reader.of(group, piece, found[piece.tensor], trust) for piece in _reading(group) if piece.tensor in found]
+    """The weights that read the group, as far as they were seen to matter."""
+    seen = {name: moments for name, moments in found.items() if moments.sensitivity is not None}
+    return [Reader.of(group, piece, seen[piece.tensor], trust) for piece in _reading(group) if piece.tensor in seen]
 
 
 def _order(group: Group, readers: Sequence[Reader]) -> list[float] | None:

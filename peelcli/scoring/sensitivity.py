@@ -8,6 +8,8 @@ import torch
 
 from peelcli.scoring.objective import Kind, kind, main_output
 
+_SAME = 1e-12  # of the mean square: a variance below this is round-off
+
 
 class Objective:
     """Backward passes whose squared gradients say how far an error of a product moves the model's output.
@@ -19,7 +21,8 @@ class Objective:
 
     Attributes:
         scale: for other outputs than class scores, the summed variance of the output over the samples seen, so that
-            what is measured is relative; 2 for class scores.
+            what is measured is relative; the mean sum of squares where outputs don't differ or have several shapes;
+            2 for class scores.
     """
 
     def __init__(self, source: torch.Generator) -> None:
@@ -28,6 +31,7 @@ class Objective:
         self._count = 0
         self._sum: torch.Tensor | float = 0.0
         self._squares = 0.0
+        self._alike = True  # all outputs have one shape, so that they have a mean
 
     def differentiate(self, outputs: Any) -> None:
         """One backward pass for a batch of outputs; the samples of a batch don't mix."""
@@ -38,18 +42,21 @@ class Objective:
 
     def _loss(self, output: torch.Tensor) -> torch.Tensor:
         if self._kind == "values":
-            self._note(output.detach().double())
+            self._note(output.detach().double().reshape(output.shape or (1,)))
             direction = torch.randn(output.shape, generator=self._source).to(output.device)
             return (output * direction).sum()
-        logs = output.log_softmax(-1) if self._kind == "logits" else output.clamp(min=1e-12).log()
-        odds = logs.detach().exp().cpu().reshape(-1, logs.shape[-1])
-        drawn = torch.multinomial(odds, 1, generator=self._source).to(output.device)
-        return logs.reshape(-1, logs.shape[-1]).gather(1, drawn).sum()
+        rows = output.reshape(-1, output.shape[-1])
+        rows = rows[~rows.detach().isnan().any(1)]
+        logs = rows.log_softmax(1) if self._kind == "logits" else rows.clamp(min=1e-12).log()
+        drawn = torch.multinomial(logs.detach().exp().cpu(), 1, generator=self._source).to(output.device)
+        return logs.gather(1, drawn).sum()
 
     def _note(self, output: torch.Tensor) -> None:
         self._count += len(output)
         self._squares += float(output.square().sum())
-        self._sum = self._sum + output.sum(0) if output[0].shape == getattr(self._sum, "shape", output[0].shape) else 0
+        total = output.sum(0)
+        self._alike = self._alike and total.shape == getattr(self._sum, "shape", total.shape)
+        self._sum = self._sum + total if self._alike else 0.0
 
     @property
     def scale(self) -> float:
@@ -57,4 +64,6 @@ class Objective:
         if self._kind != "values":
             return 2.0
         mean = torch.as_tensor(self._sum) / max(self._count, 1)
-        return max(self._squares / max(self._count, 1) - float(mean.square().sum()), 1e-30)
+        power = self._squares / max(self._count, 1)
+        variance = power - float(mean.square().sum())
+        return max(variance if variance > _SAME * power else power, 1e-30)

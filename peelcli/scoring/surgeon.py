@@ -7,7 +7,8 @@ import torch
 from peelcli.records import Group, Slice
 from peelcli.scoring.moments import Moments
 
-_DAMPING = 1e-3  # of the mean variance: inverses stay finite
+_DAMPING = 1e-3  # of the mean variance, and no more than an input's own: inverses stay finite
+_LEAST = 1e-9  # of the mean variance, for inputs that never change
 
 
 class Reader:
@@ -37,8 +38,7 @@ class Reader:
         covariance, weight, entries = _pooled(group, piece, moments) if moments.rows else _plain(group, piece, moments)
         covariance = shrunk(covariance, min(trust, moments.count))
         diagonal = covariance.diagonal(dim1=1, dim2=2)
-        ridge = (_DAMPING * diagonal.mean(1)).clamp(min=1e-12)
-        inverse = torch.linalg.inv(covariance + torch.diag_embed(ridge[:, None].expand_as(diagonal)))
+        inverse = torch.linalg.inv(covariance + torch.diag_embed(damping(diagonal)))
         flat = weight.transpose(2, 3).flatten(1, 2)  # (groups, outputs * positions, inputs)
         columns = torch.full((len(entries), max(map(len, entries))), -1)
         for bundle, its in enumerate(entries):
@@ -87,32 +87,45 @@ class Reader:
         self.columns = moved[columns.clamp(min=0)].where(columns >= 0, torch.tensor(-1))
 
 
+def damping(variance: torch.Tensor) -> torch.Tensor:
+    """What is added to variances before a covariance is inverted; an input that never changes gets next to nothing.
+
+    Args:
+        variance: shape (groups, inputs), >= 0.
+    """
+    mean = variance.mean(1, keepdim=True)
+    return (torch.minimum(_DAMPING * mean, variance) + _LEAST * mean).clamp(min=1e-30)
+
+
 def shrunk(covariance: torch.Tensor, rows: int) -> torch.Tensor:
     """Covariances with the correlations that so few rows can't show made smaller.
 
-    rho = ((1 - 2/p) tr(R^2) + p^2) / ((n + 1 - 2/p) (tr(R^2) - p)), at most 1, for the p x p correlation matrix R
-    seen on n rows; correlations are multiplied by 1 - rho.
+    rho = ((1 - 2/p) tr(R^2) + p^2) / ((n + 1 - 2/p) (tr(R^2) - p)), at most 1, for the correlation matrix R of the p
+    inputs that change, seen on n rows; correlations are multiplied by 1 - rho.
 
     Source: the oracle approximating shrinkage estimator, Chen et al., arXiv:0907.4698, eq. 23, here on correlations,
     whose trace is p.
 
     Args:
-        covariance: shape (groups, p, p).
+        covariance: shape (groups, inputs, inputs).
         rows: n, independent ones.
     """
-    p = covariance.shape[1]
-    if p == 1:
-        return covariance
-    spread = covariance.diagonal(dim1=1, dim2=2).clamp(min=1e-30).sqrt()
+    variance = covariance.diagonal(dim1=1, dim2=2)
+    p = (variance > 0).sum(1).clamp(min=2)  # one alone has no correlations to shrink
+    spread = variance.clamp(min=1e-30).sqrt()
     power = (covariance / spread[:, :, None] / spread[:, None, :]).square().sum((1, 2))
     rho = ((1 - 2 / p) * power + p * p) / ((rows + 1 - 2 / p) * (power - p)).clamp(min=1e-30)
     rho = rho.clamp(0, 1)[:, None, None]
-    return covariance * (1 - rho) + rho * torch.diag_embed(spread.square())
+    return covariance * (1 - rho) + rho * torch.diag_embed(variance)
 
 
 def _plain(group: Group, piece: Slice, moments: Moments) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
     """All inputs of the weight, those of other groups too, which stay; and each bundle's among them."""
-    entries = [[entry for channel in bundle for entry in piece.indices[channel]] for bundle in group.bundles]
+    width = moments.matrix.shape[2]  # of one conv group; where a slice counts over all of them, they repeat
+    entries = [
+        list(dict.fromkeys(entry % width for channel in bundle for entry in piece.indices[channel]))
+        for bundle in group.bundles
+    ]
     return moments.covariance(), _weighted(moments), entries
 
 
@@ -131,7 +144,6 @@ def _pooled(group: Group, piece: Slice, moments: Moments) -> tuple[torch.Tensor,
 
 def _weighted(moments: Moments) -> torch.Tensor:
     """The weight with its outputs scaled by the root of their sensitivities, float64."""
+    assert moments.sensitivity is not None
     matrix = moments.matrix.double().cpu()
-    if not isinstance(moments.sensitivity, torch.Tensor):
-        return torch.zeros_like(matrix)
     return matrix * moments.sensitivity.cpu().reshape(matrix.shape[:2])[:, :, None, None].sqrt()

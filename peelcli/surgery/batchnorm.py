@@ -26,7 +26,8 @@ def reestimated(module: nn.Module, samples: Samples) -> nn.Module:
 
     Args:
         module: left as it is.
-        samples: unlabelled; those of the last batch count as much as a whole batch.
+        samples: unlabelled; those of the last batch count as much as a whole batch, a single one does not count.
+            Norms that no batch reaches keep what they have.
     """
     copy = full_copy(module)
     with _learning(copy), torch.no_grad():
@@ -44,9 +45,10 @@ def _norms(module: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:
 
 @contextmanager
 def _learning(module: nn.Module) -> Iterator[None]:
-    """All in eval mode, but the norms, which average over all batches."""
+    """All in eval mode, but the norms, which average over all batches; those that see none are left as they are."""
     before = [(child, child.training) for child in module.modules()]
     momenta = [(norm, norm.momentum) for norm in _norms(module)]
+    states = [(norm, {name: tensor.clone() for name, tensor in norm.named_buffers()}) for norm, _ in momenta]
     nn.Module.eval(module)
     for norm, _ in momenta:
         norm.reset_running_stats()
@@ -57,5 +59,8 @@ def _learning(module: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in momenta:
             norm.momentum = momentum
+        for norm, state in states:
+            if not norm.num_batches_tracked:
+                norm.load_state_dict(state, strict=False)
         for child, training in before:
             child.training = training

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +17,9 @@ from peelcli.records import Cut
 from peelcli.samples import Samples
 from peelcli.surgery import ridge
 from peelcli.surgery.prune import entries_of
-from peelcli.surgery.surroundings import Around, Counted, look
+from peelcli.surgery.surroundings import Around, Counted, look, own
 from peelcli.surgery.walk import Walk
-from peelcli.tensors import beside, full_copy, named_tensors
+from peelcli.tensors import forgetful, full_copy, named_tensors
 
 Progress = Callable[[int, int], None]
 _BYTES_AT_ONCE = 800_000_000  # of activations in one wave of samples
@@ -26,6 +27,7 @@ _SAMPLES = 64  # every layer sees at least so many samples, where there are so m
 _ROWS = 6  # rows an input
 _FEWEST = {True: 4096, False: 1024}  # rows of a dense product, and of a grouped one
 _ELEMENTS = 48_000_000  # numbers in one matrix of rows
+_ROUND_OFF = 8.0  # steps of the floating-point type: what is no further off is right
 _LIVE = 8  # tensors as large as a layer's input and output that live at once in both models
 
 
@@ -36,22 +38,31 @@ class Repaired:
     Attributes:
         fitted: weights that were changed.
         kept: weights for which no change was better on samples held out.
+        short: weights for which fewer rows were seen than they have inputs.
         skipped: reason -> weights that could not be looked at.
     """
 
     fitted: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    short: list[str] = field(default_factory=list)
     skipped: dict[str, list[str]] = field(default_factory=dict)
 
     def skip(self, reason: str, name: str) -> None:
         """Note a weight that stays as it was cut."""
-        self.skipped.setdefault(reason, []).append(name)
+        names = self.skipped.setdefault(reason, [])
+        if name not in names:
+            names.append(name)
+
+    def knows(self, name: str) -> bool:
+        """Whether it is noted what became of a weight."""
+        return any(name in names for names in (self.fitted, self.kept, *self.skipped.values()))
 
     def notes(self) -> tuple[str, ...]:
         """For the report."""
         done = f"repair: {len(self.fitted)} of {len(self.fitted) + len(self.kept)} layers fitted again"
+        short = f"repair: {len(self.short)} layers have more inputs than rows were seen: regularised; more samples help"
         left = tuple(f"repair: {len(names)} layers left as cut, {why}" for why, names in self.skipped.items())
-        return (done, *left)
+        return (done, *([short] if self.short else []), *left)
 
 
 def repair(
@@ -83,12 +94,15 @@ def repair(
         seed: of the positions that are looked at.
         progress: told (layers done, layers in all).
     """
-    teacher = full_copy(original).eval()
-    with _evaluated(slim):
-        around = look(slim, samples.inputs[0])
+    teacher = nn.Module.eval(full_copy(original))
+    with _evaluated(slim), torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        around, size = _looked_at(slim, samples)
         fitter = _Fitter(teacher, slim, cuts, around, seed)
-        with python_functions_open(), torch.no_grad():
-            _side_by_side(_waves(teacher, slim, samples, around, fitter.wanted), fitter, len(samples), progress)
+        batches = samples.counted_batches(size)
+        with python_functions_open():
+            waves = [_Wave(teacher, slim, inputs, count, fitter.wanted) for inputs, count in batches]
+            _side_by_side(waves, fitter, len(samples), progress)
     return fitter.result
 
 
@@ -101,6 +115,7 @@ def _evaluated(module: nn.Module) -> Iterator[None]:
     finally:
         for child, training in before:
             child.training = training
+        forgetful(module)
 
 
 # --- two passes, in waves of samples
@@ -110,22 +125,27 @@ class _Wave:
     """Some samples on their way through both models, up to the same product."""
 
     def __init__(
-        self, teacher: nn.Module, slim: nn.Module, inputs: tuple[Any, ...], size: int, wanted: frozenset[int]
+        self, teacher: nn.Module, slim: nn.Module, inputs: tuple[Any, ...], size: int, wanted: Set[int]
     ) -> None:
         self.size = size
-        self.kept = (Counted(wanted), Counted(wanted))
-        self.first = Walk(teacher, beside(teacher, inputs), self.kept[0])
-        self.second = Walk(slim, beside(slim, inputs), self.kept[1])
+        self.calls = (Counted(wanted), Counted(wanted))
+        self.first = Walk(teacher, own(teacher, inputs), self.calls[0])
+        self.second = Walk(slim, own(slim, inputs), self.calls[1])
         self.at = -1
         self.pair: tuple[Product, Product] | None = None
 
     def go_to(self, number: int) -> tuple[Product, Product] | None:
-        """Both products with this number; None at the end, or where the models call different ones."""
-        while self.at < number:
+        """Both products with this number; None at the end, and once the models have called different ones."""
+        while self.at < number and (self.pair is not None or self.at < 0):
             one, two = self.first.advance(), self.second.advance()
             self.pair = (one, two) if one is not None and two is not None and one.name == two.name else None
             self.at += 1
         return self.pair
+
+    def keep_only(self, wanted: Set[int]) -> None:
+        """Let go of outputs that nobody will ask for again."""
+        for counted in self.calls:
+            counted.keep_only(wanted)
 
     def close(self) -> None:
         """End both passes."""
@@ -133,12 +153,12 @@ class _Wave:
         self.second.close()
 
 
-def _waves(
-    teacher: nn.Module, slim: nn.Module, samples: Samples, around: Mapping[str, Around], wanted: frozenset[int]
-) -> list[_Wave]:
-    largest = max((found.elements for found in around.values()), default=1)
-    size = max(2, _BYTES_AT_ONCE // (4 * _LIVE * largest))
-    return [_Wave(teacher, slim, inputs, count, wanted) for inputs, count in samples.counted_batches(size)]
+def _looked_at(slim: nn.Module, samples: Samples) -> tuple[dict[str, Around], int]:
+    """What is around the products, and how many samples go in one wave."""
+    inputs, count = next(samples.counted_batches(2))
+    around = look(slim, inputs)
+    largest = max((found.elements for found in around.values()), default=1) / count
+    return around, max(2, int(_BYTES_AT_ONCE // (4 * _LIVE * max(largest, 1))))
 
 
 def _side_by_side(waves: Sequence[_Wave], fitter: _Fitter, samples: int, progress: Progress | None) -> None:
@@ -146,23 +166,28 @@ def _side_by_side(waves: Sequence[_Wave], fitter: _Fitter, samples: int, progres
     number, total = 0, sum(around.calls for around in fitter.around.values())
     try:
         while (pair := waves[0].go_to(number)) is not None:
-            fitter.start(pair[1])
+            fitter.start(*pair)
             seen = 0
             for wave in waves if fitter.can_fit() else ():
                 pair = wave.go_to(number)
-                if pair is None:
-                    break
+                if pair is None or not fitter.takes(*pair):
+                    continue
                 seen += wave.size
                 fitter.add(wave, *pair, wave.size / min(samples, _SAMPLES))
                 if seen >= min(samples, _SAMPLES) and fitter.enough:
                     break
             fitter.finish()
+            for wave in waves:
+                wave.keep_only(fitter.wanted)
             number += 1
             if progress:
                 progress(number, total)
     finally:
         for wave in waves:
             wave.close()
+    for name in fitter.around:
+        if not fitter.result.knows(name):
+            fitter.result.skip("which the two models do not reach side by side", name)
 
 
 # --- one product
@@ -181,7 +206,8 @@ class _Fitter:
     ) -> None:
         self.result = Repaired()
         self.around = around
-        self.wanted = frozenset(found.other for found in around.values() if found.other >= 0)
+        self._last = {found.other: name for name, found in around.items() if found.other >= 0}
+        self.wanted = set(self._last)
         self._removed = entries_of(cuts, removed=True)
         self._teacher = dict(named_tensors(teacher))
         self._slim = dict(named_tensors(slim))
@@ -189,32 +215,45 @@ class _Fitter:
         self._tied = _tied(slim)
         self._seed = seed
 
-    def start(self, mine: Product) -> None:
-        """Turn to the next product."""
+    def start(self, product: Product, mine: Product) -> None:
+        """Turn to the next product, as it stands in both models."""
         self.product = mine
+        self._alike = _grid(product) == _grid(mine)
         self.x: list[torch.Tensor] = []
         self.error: list[torch.Tensor] = []
+        self.size = 0.0  # mean square of what is aimed at
         groups, _, inputs, kernel = mine.matrix().shape
         columns = inputs * kernel
         self.needed = min(max(_FEWEST[groups == 1], _ROWS * columns), max(64, _ELEMENTS // (groups * columns)))
-        self.bias = self._names.get(id(mine.bias)) if mine.bias is not None else None
-        self.bias = None if self.bias in self._tied else self.bias
+        around = self.around.get(mine.name, Around())
+        bias = self._names.get(id(mine.bias)) if isinstance(mine.bias, nn.Parameter) else None
+        self.shifted = bias if bias is not None and bias not in self._tied else around.norm
+        self.falls = -1.0 if self.shifted is not None and self.shifted == around.norm else 1.0
+        if mine.kind == "transposed":  # what is fitted there is the input
+            self.shifted = None
 
     def can_fit(self) -> bool:
         """Whether this product's weight may be changed; else the reason is noted."""
         name, kind = self.product.name, self.product.kind
         reason = None
-        if name in self._tied:
+        around = self.around.get(name, Around())
+        if name in self._tied or around.elsewhere:
             reason = "their weights are tied to others"
-        elif self.around[name].calls > 1 if name in self.around else True:
+        elif around.calls != 1 or self.product.call:
             reason = "their weights are used several times in a pass"
         elif kind == "transposed" and self.product.groups > 1:
             reason = "grouped transposed convolutions can't be fitted"
-        elif not isinstance(self.product.weight, nn.Parameter):
-            reason = "their weights are no parameters"
-        if reason is not None and self.product.call == 0:
+        elif not isinstance(self.product.weight, nn.Parameter) or not self.product.weight.is_floating_point():
+            reason = "their weights are no parameters of real numbers"
+        elif not self._alike:
+            reason = "which see the samples at other positions in the slim model"
+        if reason is not None and not self.result.knows(name):
             self.result.skip(reason, name)
         return reason is None
+
+    def takes(self, product: Product, mine: Product) -> bool:
+        """Whether what stands in a wave is what all turned to, and the same in both models."""
+        return mine.name == self.product.name and mine.call == 0 and _grid(product) == _grid(mine)
 
     @property
     def enough(self) -> bool:
@@ -233,6 +272,7 @@ class _Fitter:
             now[:, kept] = x
             self.x.append(x[None])
             self.error.append((full - now)[None])
+            self._measure(full)
             return
         out = wave.first.compute()
         at = positions(output_grid(product, out), count, source)
@@ -241,20 +281,30 @@ class _Fitter:
         groups, outputs = mine.matrix().shape[:2]
         now = x @ mine.matrix().flatten(2).float().transpose(1, 2)
         if mine.bias is not None:
-            now = now + mine.bias.detach().float().reshape(-1, 1, outputs) if mine.bias.dim() == 1 else now
-        error = outputs_at(product, out, at)[:, kept].float() + self._drift(wave, mine, at, kept)
+            now = now + mine.bias.detach().float().reshape(groups, 1, outputs)
+        wanted = outputs_at(product, out, at)[:, kept].float()
+        self._measure(wanted)
+        error = wanted + self._drift(wave, product, out, at, kept)
         self.x.append(x)
         self.error.append(error.unflatten(1, (groups, outputs)).transpose(0, 1) - now)
 
+    def _measure(self, wanted: torch.Tensor) -> None:
+        self.size = max(self.size, float(wanted.square().mean()))
+
     def _drift(
-        self, wave: _Wave, mine: Product, at: tuple[torch.Tensor, ...], kept: torch.Tensor
+        self, wave: _Wave, product: Product, out: torch.Tensor, at: tuple[torch.Tensor, ...], kept: torch.Tensor
     ) -> torch.Tensor | float:
         """What the product must give on top, for a sum to come out right whose other part is off."""
-        around = self.around[mine.name]
-        theirs, ours = (counted.kept.get(around.other) for counted in wave.kept)
-        if theirs is None or ours is None:
+        around = self.around[product.name]
+        theirs, ours = (counted.kept.get(around.other) for counted in wave.calls)
+        if theirs is None or ours is None or any(counted.count != around.number for counted in wave.calls):
+            return 0.0  # no sum, or other calls than those that were looked at
+        rows = math.prod(out.shape[:-1])
+        if product.kind == "linear" and theirs.numel() % rows == ours.numel() % rows == 0:
+            theirs, ours = (t.reshape(*out.shape[:-1], -1) for t in (theirs, ours))  # what is added may be a view
+        if theirs.shape != out.shape or output_grid(product, ours) != output_grid(product, out):
             return 0.0
-        drift = outputs_at(mine, theirs, at)[:, kept].float() - outputs_at(mine, ours, at).float()
+        drift = outputs_at(product, theirs, at)[:, kept].float() - outputs_at(product, ours, at).float()
         if around.scale is None:
             return drift
         scale = around.scale.float()
@@ -268,24 +318,25 @@ class _Fitter:
 
     def finish(self) -> None:
         """Fit what was collected, and change the weight."""
+        name = self.product.name
+        self.wanted -= {other for other, last in self._last.items() if last == name}
         if not self.x:
             return
         x, error = torch.cat(self.x, 1), torch.cat(self.error, 1)
         self.x, self.error = [], []
-        around = self.around[self.product.name]
-        outputs = error.shape[::2]
-        weights = None
+        around, outputs, weights = self.around[name], error.shape[::2], None
         if around.scale is not None and self.product.kind != "transposed":
             weights = around.scale.float().square().reshape(outputs)
-        centred = self.product.kind != "transposed" and (self.bias is not None or around.norm is not None)
-        found = ridge.fit(x, error, centred, weights)
-        if found is None or not bool(torch.isfinite(found.weight).all()):
-            self.result.kept.append(self.product.name)
-            return
-        self._change(found)
-        self.result.fitted.append(self.product.name)
+        noise = (_ROUND_OFF * torch.finfo(self.product.weight.dtype).eps) ** 2 * self.size
+        off = not float(error.square().mean()) <= noise
+        if off and x.shape[1] < x.shape[2]:
+            self.result.short.append(name)
+        found = ridge.fit(x, error, self.shifted is not None, weights) if off else None
+        changed = found is not None and self._change(found)
+        (self.result.fitted if changed else self.result.kept).append(name)
 
-    def _change(self, found: ridge.Fit) -> None:
+    def _change(self, found: ridge.Fit) -> bool:
+        """Add the change, unless numbers of this type can't hold the sum."""
         weight = self.product.weight.detach()
         if self.product.kind == "transposed":
             theirs = self._teacher[self.product.name]
@@ -295,14 +346,20 @@ class _Fitter:
             change = found.weight[0].t() if self.product.flipped else found.weight[0]
         else:
             change = found.weight.reshape(weight.shape)
-        weight += change.to(weight.dtype)
-        norm = self.around[self.product.name].norm
-        if self.bias is not None:
-            bias = self._slim[self.bias]
-            bias.detach().add_(found.shift.flatten().to(bias.dtype))
-        elif norm is not None:
-            mean = self._slim[norm]
-            mean.detach().sub_(found.shift.flatten().to(mean.dtype))
+        sums = [(weight, weight + change.to(weight.dtype))]
+        if self.shifted is not None:
+            old = self._slim[self.shifted].detach()
+            sums.append((old, old + self.falls * found.shift.flatten().to(old.dtype)))
+        if not all(bool(new.isfinite().all()) for _, new in sums):
+            return False
+        for old, new in sums:
+            old.copy_(new)
+        return True
+
+
+def _grid(product: Product) -> tuple[int, ...]:
+    """Sizes of the input without its channels."""
+    return output_grid(product, product.x)
 
 
 def _tied(module: nn.Module) -> set[str]:

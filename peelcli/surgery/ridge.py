@@ -53,8 +53,8 @@ def fit(x: torch.Tensor, error: torch.Tensor, centred: bool, weights: torch.Tens
         weight, shift = part.solve(damping)
         left = error[:, split:] - x[:, split:] @ weight.transpose(1, 2) - shift[:, None]
         tried.append((_mean_square(left, weights), damping))
-    least, damping = min(tried)
-    if not least < none:  # NaN counts as no better
+    least, damping = min((pair for pair in tried if pair[0] < none), default=(none, 0.0))  # NaN counts as no better
+    if not damping:
         return None
     return Fit(*_System(x, error, centred).solve(damping), none, least)
 

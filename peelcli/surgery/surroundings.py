@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from peelcli.products import Product, Run, watching
-from peelcli.tensors import beside, named_tensors
+from peelcli.tensors import beside, named_tensors, tensors_in
 
-_PASSING = (torch.dropout, torch.feature_dropout, nn.functional.dropout)
+_PASSING = (
+    torch.dropout, torch.dropout_, torch.feature_dropout, torch.feature_dropout_, torch.alpha_dropout,
+    torch.alpha_dropout_, torch.feature_alpha_dropout, torch.feature_alpha_dropout_,
+)  # fmt: skip
+_RESHAPING = (torch.Tensor.view, torch.Tensor.reshape, torch.reshape, torch.Tensor.unflatten, torch.unflatten)
 _ADDING = (torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__add__, torch.Tensor.__iadd__)
 
 
@@ -21,15 +27,20 @@ class Around:
     """One product.
 
     Attributes:
-        calls: how often its weight is used in one forward pass.
-        norm: running mean of the BatchNorm that takes the output and nothing else, by path.
-        scale: by how much that norm multiplies each output; None without one.
-        other: number of the function call that makes what the output is added to, where that comes before the
-            product; -1 where there is no such thing.
+        calls: products with its weight in one forward pass.
+        elsewhere: whether its weight is read by what is no product, e.g. an embedding, too.
+        number: of its first call.
+        norm: running mean of the BatchNorm that takes the output, where nothing else takes it and the norm takes
+            nothing else, by path.
+        scale: by how much the norm behind multiplies each output; None without one.
+        other: number of the call that makes what the output is added to, where that comes before the product and
+            nothing else takes the output; -1 where there is no such thing.
         elements: numbers in its input and output together.
     """
 
     calls: int = 0
+    elsewhere: bool = False
+    number: int = -1
     norm: str | None = None
     scale: torch.Tensor | None = None
     other: int = -1
@@ -37,9 +48,9 @@ class Around:
 
 
 class Counted:
-    """Numbers the function calls of a pass, and keeps the outputs of some."""
+    """Numbers the calls of a pass, products among them, and keeps the outputs of some."""
 
-    def __init__(self, wanted: frozenset[int] = frozenset()) -> None:
+    def __init__(self, wanted: Set[int] = frozenset()) -> None:
         self.wanted = wanted
         self.count = 0
         self.kept: dict[int, torch.Tensor] = {}
@@ -50,14 +61,34 @@ class Counted:
             self.kept[self.count] = out
         self.count += 1
 
+    def keep_only(self, wanted: Set[int]) -> None:
+        """Want no others from now on, and let go of those that are kept."""
+        self.wanted = wanted
+        self.kept = {number: out for number, out in self.kept.items() if number in wanted}
+
 
 def look(module: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Around]:
     """Run a model once and see what stands around its products, by weight, in the order of the calls."""
     seen = _Seen(module)
-    inputs = beside(module, inputs)
+    inputs = own(module, inputs)
     with torch.no_grad(), watching(module, seen.product, seen.function):
-        module(*inputs)
-    return seen.found_alone()
+        out = module(*inputs)
+    return seen.found_alone(out)
+
+
+@dataclass
+class _Value:
+    """What a tensor holds from one call that writes it to the next.
+
+    Attributes:
+        maker: number of the call that made it.
+        origin: product whose output it is, through a norm or as it came.
+        uses: calls that took it.
+    """
+
+    maker: int = -1
+    origin: str | None = None
+    uses: int = 0
 
 
 class _Seen:
@@ -65,71 +96,94 @@ class _Seen:
 
     def __init__(self, module: nn.Module) -> None:
         self.found: dict[str, Around] = {}
-        self.names = {id(tensor): name for name, tensor in named_tensors(module)}
+        self.tensors = dict(named_tensors(module))
+        self.names = {id(tensor): name for name, tensor in self.tensors.items()}
         self.count = 0
         self.held: list[torch.Tensor] = []
-        self.maker: dict[int, int] = {}  # tensor -> number of the call that made or last changed it
-        self.origin: dict[int, str] = {}  # tensor -> product whose output it is, through a norm or as it came
-        self.started: dict[str, int] = {}  # product -> number of the call before it
-        self.outputs: dict[str, list[int]] = {}  # product -> its output, and that of its norm
-        self.uses: Counter[int] = Counter()  # tensor -> calls that took it
+        self.values: dict[int, _Value] = {}  # tensor -> what it holds now
+        self.kinds: dict[str, str] = {}  # product -> what it computes
+        self.plain: dict[str, list[_Value]] = {}  # product -> its output as it came
+        self.normed: dict[str, list[_Value]] = {}  # product -> its output behind a norm
+        self.norms: Counter[str] = Counter()  # running mean -> norms that took it
 
     def product(self, product: Product, run: Run) -> torch.Tensor:
         out = run()
-        around = self.found.setdefault(product.name, Around())
+        around = self.found.setdefault(product.name, Around(number=self.count))
         around.calls += 1
         around.elements = max(around.elements, product.x.numel() + out.numel())
-        self._used((product.x,))
-        self._made(out, product.name)
-        self.outputs[product.name] = [id(out)]
-        self.started[product.name] = self.count
+        self._value(product.x).uses += 1
+        self.kinds[product.name] = product.kind
+        self.plain[product.name], self.normed[product.name] = [], []
+        self._made([out], product.name, self.count)
+        self.count += 1
         return out
 
-    def function(self, func: Any, args: Any, _kwargs: Any, out: Any) -> None:
-        if isinstance(out, torch.Tensor):
-            self._used(args)
-        origin = self.origin.get(id(args[0])) if args and isinstance(args[0], torch.Tensor) else None
-        if func in _ADDING and len(args) > 1 and isinstance(args[1], torch.Tensor):
-            self._added(args[0], args[1])
-            origin = None
-        elif func is torch.batch_norm and origin is not None:
-            self._normed(origin, args)
-        elif func not in _PASSING:
-            origin = None
-        if isinstance(out, torch.Tensor):
-            self._made(out, origin)
-            if origin is not None:
-                self.outputs[origin].append(id(out))
-            self.maker[id(out)] = self.count
+    def function(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        first = args[0] if args and isinstance(args[0], torch.Tensor) else None
+        if func not in _PASSING or out is not first:  # dropout at rest hands on what it takes
+            given = tensors_in(out)
+            for tensor in tensors_in((args, kwargs)) if given else ():
+                self._value(tensor).uses += 1
+            self._made(given, self._origin(func, args, kwargs, out), self.count)
         self.count += 1
 
-    def found_alone(self) -> dict[str, Around]:
-        """What was found; an output that something else reads too is not what a sum alone decides."""
+    def found_alone(self, out: Any) -> dict[str, Around]:
+        """What was found, without what holds only where nothing else takes the same tensor; `out` is the model's."""
+        for tensor in tensors_in(out):
+            self._value(tensor).uses += 1
         for name, around in self.found.items():
-            if any(self.uses[output] > 1 for output in self.outputs[name]):
+            around.elsewhere = self._value(self.tensors[name]).uses > 0
+            shared = any(value.uses > 1 for value in self.plain[name])
+            if shared or any(value.uses > 1 for value in self.normed[name]):
                 around.other = -1
+            if shared or (around.norm is not None and self.norms[around.norm] > 1):
+                around.norm = None
         return self.found
 
-    def _used(self, args: Any) -> None:
-        self.uses.update(id(value) for value in args if isinstance(value, torch.Tensor))
+    def _value(self, tensor: torch.Tensor) -> _Value:
+        return self.values.setdefault(id(tensor), _Value())
 
-    def _made(self, out: torch.Tensor, origin: str | None) -> None:
-        self.held.append(out)
-        self.origin.pop(id(out), None)
-        self.maker.pop(id(out), None)
-        if origin is not None:
-            self.origin[id(out)] = origin
+    def _made(self, tensors: Iterable[torch.Tensor], origin: str | None, maker: int) -> None:
+        for tensor in tensors:
+            self.held.append(tensor)
+            value = self.values[id(tensor)] = _Value(maker, origin)
+            if origin is not None:
+                (self.plain if self.found[origin].scale is None else self.normed)[origin].append(value)
 
-    def _normed(self, origin: str, args: Any) -> None:
-        weight, mean, variance, epsilon = args[1], args[3], args[4], args[7]
+    def _origin(self, func: Any, args: Any, kwargs: Any, out: Any) -> str | None:
+        """The product whose output a call hands on."""
+        if not args or not isinstance(args[0], torch.Tensor):
+            return None
+        origin = self._value(args[0]).origin
+        if func in _ADDING and len(args) == 2 and isinstance(args[1], torch.Tensor) and kwargs.get("alpha", 1) == 1:
+            self._added(args[0], args[1])
+            return None
+        if func is torch.batch_norm:
+            return self._normed(origin, args)
+        if func in _RESHAPING and origin is not None and self.kinds[origin] == "linear":
+            return origin if out.shape[-1:] == args[0].shape[-1:] else None
+        return origin if func in _PASSING else None
+
+    def _normed(self, origin: str | None, args: Any) -> str | None:
+        x, weight, _, mean, variance, training, _, epsilon, *_ = args
+        name = self.names.get(id(mean), "")
+        self.norms[name] += 1
+        if origin is None or mean is None or training:
+            return None
         around = self.found[origin]
-        if mean is None or id(mean) not in self.names or around.norm is not None:
-            return
-        around.norm = self.names[id(mean)]
+        if around.scale is not None or (self.kinds[origin] == "linear" and x.dim() > 2):  # not by the channels
+            return None
+        around.norm = name or None
         around.scale = (torch.ones_like(mean) if weight is None else weight.detach()) / (variance + epsilon).sqrt()
+        return origin
 
     def _added(self, one: torch.Tensor, two: torch.Tensor) -> None:
         for mine, other in ((one, two), (two, one)):
-            origin, made = self.origin.get(id(mine)), self.maker.get(id(other), -1)
-            if origin is not None and mine.shape == other.shape and 0 <= made < self.started[origin]:
+            origin, made = self._value(mine).origin, self._value(other).maker
+            if origin is not None and mine.shape == other.shape and 0 <= made < self.found[origin].number:
                 self.found[origin].other = made
+
+
+def own(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Copies of the inputs on the module's device, so that a forward may change them in place."""
+    return tuple(pytree.tree_map_only(torch.Tensor, torch.clone, beside(module, inputs)))

@@ -28,7 +28,7 @@ class Walk:
     Args:
         module: what is called.
         inputs: its arguments.
-        others: what every call but the products is told to, in the pass's thread.
+        others: told of every call in the pass's thread, of a product as a call of `Product` without arguments.
 
     Attributes:
         product: the one where it stands, before it is computed; None before the start and at the end.
@@ -45,7 +45,8 @@ class Walk:
         self._theirs = threading.Semaphore(0)
         self._ended = False  # by itself
         self._stopped = False  # by close
-        self._thread = threading.Thread(target=self._run, args=(module, inputs, others), daemon=True)
+        self._others = others
+        self._thread = threading.Thread(target=self._run, args=(module, inputs), daemon=True)
 
     def __enter__(self) -> Walk:
         return self
@@ -80,9 +81,9 @@ class Walk:
             self._mine.release()
             self._thread.join()
 
-    def _run(self, module: nn.Module, inputs: tuple[Any, ...], others: Seen | None) -> None:
+    def _run(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         try:
-            with torch.inference_mode(self._inference), torch.no_grad(), Watch(module, self._stop, others):
+            with torch.inference_mode(self._inference), torch.no_grad(), Watch(module, self._stop, self._others):
                 self.output = module(*inputs)
         except _Ended:
             pass
@@ -102,4 +103,7 @@ class Walk:
             raise _Ended
         compute = self._compute
         self.product = self._compute = None
-        return compute()
+        out = compute()
+        if self._others is not None:
+            self._others(Product, (), {}, out)
+        return out

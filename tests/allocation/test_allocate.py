@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from peelcli.allocation.allocate import ALLOCATORS, allocate
+from peelcli.allocation.greedy import losses, worth_of_widths
 from peelcli.allocation.meter import Meter
 from peelcli.errors import BudgetOutOfReach, NothingToPrune
 from peelcli.graph import cost
-from peelcli.records import Limit
+from peelcli.records import GroupScore, Limit, Scores
 from tests.support import graphs
 
 METHODS = tuple(ALLOCATORS)
@@ -141,3 +144,82 @@ def test_the_unit_of_the_scores_does_not_matter(case, factor):
     double = 2.0 ** round(factor)  # a power of two, so that no rounding comes in
     other = graphs.scores(graph, [score.layer * double for score in scores.groups])
     assert allocate(graph, scores, limits, "peel") == allocate(graph, other, limits, "peel")
+
+
+# --- scores that add up to a loss
+
+
+def losing(graph, *channels):
+    """Additive scores: for each group what every bundle's removal adds, on each of its channels."""
+    made = []
+    for group, values in zip(graph.groups, channels, strict=True):
+        by_channel = [0.0] * group.full
+        for bundle, value in zip(group.bundles, values, strict=True):
+            for channel in bundle:
+                by_channel[channel] = value
+        made.append(GroupScore(tuple(by_channel), float(sum(values))))
+    return Scores("test", tuple(made), additive=True)
+
+
+LINES = graphs.graph([graphs.group("a", 8), graphs.group("b", 8)], (graphs.product(10, 0), graphs.product(10, 1)))
+
+
+def test_shares_come_from_what_the_backbone_has_lost():
+    # 10 (w1 + w2) <= 100, half of it the pool: the backbone is just short of (3, 3), legal (2, 2). There a has lost its
+    # least six, 6 * 5 = 30, and b 6 * 1 = 6, whatever the two that stay are worth: shares 5/6 and 1/6 as above.
+    scores = losing(LINES, [5.0] * 6 + [6, 6], [1.0] * 6 + [900, 900])
+    assert allocate(LINES, scores, macs(100), "peel") == (7, 3)
+    assert allocate(LINES, scores, macs(100), "peel", tau=0.0) == (5, 5)
+    plain = replace(scores, additive=False)  # layer scores 42 and 1806
+    assert allocate(LINES, plain, macs(100), "peel") == (3, 7)
+
+
+def test_a_step_is_worth_the_channels_that_it_brings_back():
+    # 10 (w1 + w2) <= 110; at (2, 2) both have lost 30, so both grow to just below 6, (5, 5), and one step is left. The
+    # sixth channel of a brings back 4.8, that of b 1.
+    a, b = [1.0, 2, 4.8, 5.2, 5.2, 11.8, 20, 20], [1.0, 1, 1, 1, 13, 13, 20, 20]
+    assert sum(a[:6]) == pytest.approx(sum(b[:6]))
+    assert allocate(LINES, losing(LINES, a, b), macs(110), "peel") == (6, 5)
+    assert allocate(LINES, losing(LINES, b, a), macs(110), "peel") == (5, 6)
+
+
+def test_losses_by_hand_and_each_bundle_once():
+    groups = [graphs.group("a", 3), graphs.group("b", 6, step=2, floor=2, bundle=2)]
+    graph = graphs.graph(groups, (graphs.product(1, 0), graphs.product(1, 1)))
+    meter = Meter(graph, macs(9))
+    worth = worth_of_widths(meter, losing(graph, [3.0, 1, 2], [5.0, 1, 3]))
+    assert losses(meter, worth, (3, 6)) == [0.0, 0.0]
+    assert losses(meter, worth, (2, 4)) == [1.0, 1.0]
+    assert losses(meter, worth, (1, 2)) == [3.0, 4.0]
+    assert losses(meter, worth, (0, 0)) == [6.0, 9.0]
+
+
+def test_greedy_counts_the_loss_of_a_bundle_once():
+    # 2 w1 + w2 = 16 at (4, 8), bundles of two. A channel of a saves 2 and loses 1, 2, ...; a bundle of b saves 2 and
+    # loses 1.5, then 1.8, then 9. Counted twice, once a channel, b's first would be 3, and a's second came before it.
+    groups = [graphs.group("a", 4), graphs.group("b", 8, step=2, floor=2, bundle=2)]
+    graph = graphs.graph(groups, (graphs.product(2, 0), graphs.product(1, 1)))
+    scores = losing(graph, [1.0, 2, 8, 8], [1.5, 9, 1.8, 9])
+    assert [allocate(graph, scores, macs(m), "greedy") for m in (14, 12, 10, 8)] == [(3, 8), (3, 6), (3, 4), (2, 4)]
+
+
+@given(cases(), st.data(), st.sampled_from(METHODS))
+def test_additive_scores_are_never_above_and_leave_nothing(case, data, method):
+    graph, _, limits = case
+    scores = losing(
+        graph,
+        *(
+            data.draw(st.lists(st.floats(0, 10), min_size=n, max_size=n))
+            for n in (len(g.bundles) for g in graph.groups)
+        ),
+    )
+    widths = allocate(graph, scores, limits, method)
+    costs = cost.costs(graph.cost, widths)
+    assert all(getattr(costs, limit.count) <= limit.bound for limit in limits)
+    for position, (group, width) in enumerate(zip(graph.groups, widths, strict=True)):
+        legal = group.legal_widths()
+        assert width in legal
+        if width < group.full:
+            wider = (*widths[:position], legal[legal.index(width) + 1], *widths[position + 1 :])
+            more = cost.costs(graph.cost, wider)
+            assert any(getattr(more, limit.count) > limit.bound for limit in limits)

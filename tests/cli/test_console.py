@@ -64,7 +64,7 @@ def test_what_a_plan_has_decided_is_left_out():
     ("command", "flags"),
     [
         ("prune", {"data", "samples", "image_size", "mean", "std", "metric", "repair", "device"}),
-        ("plan", {"data", "samples", "image_size", "mean", "std", "metric", "device"}),
+        ("plan", {"data", "samples", "image_size", "mean", "std", "metric", "repair", "device"}),
         ("apply", {"data", "samples", "image_size", "mean", "std", "metric", "repair", "device"}),
         ("inspect", set()),
     ],

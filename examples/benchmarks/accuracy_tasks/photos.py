@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 with its ImageNet weights, on crops of photos that Python packages carry.
+"""EfficientNet-Lite0 with its ImageNet weights, on crops of photos.
 
-Eight photos are few, and they have no ImageNet labels; so the figures say how far the slim network still says what the
-unpruned one says, on photos that it was not calibrated on.
+Sixteen photos are inside Python packages; `photos.sh` fetches 22 more from Debian's. They have no ImageNet labels, so
+the figures say how far the slim network still says what the unpruned one says, on photos it was not calibrated on.
 """
 
 from __future__ import annotations
@@ -14,42 +14,63 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from accuracy_tasks.base import CALIBRATION, Data, Figures, Task, agreement, cached, share
+from accuracy_tasks.base import CACHE, CALIBRATION, Data, Figures, Task, agreement, cached, share
 
 PHOTOS = (
+    "matplotlib:mpl-data/sample_data/grace_hopper.jpg",
     "skimage:data/astronaut.png",
+    "skimage:data/brick.png",
+    "skimage:data/camera.png",
     "skimage:data/chelsea.png",
     "skimage:data/coffee.png",
+    "skimage:data/coins.png",
+    "skimage:data/grass.png",
+    "skimage:data/gravel.png",
+    "skimage:data/hubble_deep_field.jpg",
+    "skimage:data/moon.png",
     "skimage:data/motorcycle_left.png",
+    "skimage:data/retina.jpg",
     "skimage:data/rocket.jpg",
     "sklearn:datasets/images/china.jpg",
     "sklearn:datasets/images/flower.jpg",
-    "matplotlib:mpl-data/sample_data/grace_hopper.jpg",
 )
-CALIBRATE_ON = 5  # photos; the other three are held out
+FETCHED = CACHE / "photos"
+HELD_OUT = 4  # every so many-th photo, in an order drawn for each seed
+LARGEST = 1024  # pixels of the longer side: larger photos are made smaller first
 TEST = 500
 SIDE = 224
 MEAN, DEVIATION = 127.0, 128.0  # the network's own, for pixels from 0 to 255
-VERSION = 1  # of the crops that are kept
+VERSION = 2  # of the crops that are kept
 
 
-def split(seed: int) -> tuple[list[str], list[str]]:
+def photos() -> list[Path]:
+    """Those of the packages, and those that were fetched."""
+    paths = []
+    for name in PHOTOS:
+        package, path = name.split(":")
+        paths.append(Path(str(files(package))) / path)
+    return paths + sorted(FETCHED.glob("*"))
+
+
+def split(seed: int) -> tuple[list[Path], list[Path]]:
     """Photos to calibrate on, and photos to judge by."""
-    order = torch.randperm(len(PHOTOS), generator=torch.Generator().manual_seed(seed)).tolist()
-    names = [PHOTOS[position] for position in order]
-    return names[:CALIBRATE_ON], names[CALIBRATE_ON:]
+    paths = photos()
+    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed)).tolist()
+    drawn = [paths[position] for position in order]
+    held_out = drawn[::HELD_OUT]
+    return [path for path in drawn if path not in held_out], held_out
 
 
-def crops(photos: list[str], count: int, seed: int) -> torch.Tensor:
+def crops(paths: list[Path], count: int, seed: int) -> torch.Tensor:
     """Random crops of a tenth of a photo and more, half of them mirrored; uint8 of shape (count, 3, 224, 224)."""
     from PIL import Image
     from torchvision.transforms import InterpolationMode, RandomResizedCrop
     from torchvision.transforms import functional as images
 
     opened = []
-    for name in photos:
-        package, path = name.split(":")
-        opened.append(Image.open(Path(str(files(package))) / path).convert("RGB"))
+    for path in paths:
+        opened.append(Image.open(path).convert("RGB"))
+        opened[-1].thumbnail((LARGEST, LARGEST))
     made = torch.empty(count, 3, SIDE, SIDE, dtype=torch.uint8)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -62,13 +83,13 @@ def crops(photos: list[str], count: int, seed: int) -> torch.Tensor:
 
 
 def data(seed: int) -> Data:
-    """512 crops of five photos, and 500 of the other three."""
+    """512 crops of three quarters of the photos, and 500 of the others."""
 
     def make() -> tuple[torch.Tensor, torch.Tensor]:
         ours, held_out = split(seed)
         return crops(ours, CALIBRATION, 2 * seed), crops(held_out, TEST, 2 * seed + 1)
 
-    calibration, test = cached(f"photos-{VERSION}-{seed}", make)
+    calibration, test = cached(f"photos-{VERSION}-{len(photos())}-{seed}", make)
     return Data((calibration.float() - MEAN) / DEVIATION, (test.float() - MEAN) / DEVIATION, None)
 
 

@@ -227,12 +227,12 @@ class LabelRun:
     def extent(self, tensor: torch.Tensor, dim: int) -> Extent:
         """The size of a dimension with the labels along it."""
         dim %= max(tensor.dim(), 1)
-        return Extent(tensor.shape[dim], self.of(tensor).along(dim), dim)
+        return Extent(int(tensor.shape[dim]), self.of(tensor).along(dim), dim)
 
     def extents(self, tensor: torch.Tensor) -> tuple[Extent, ...]:
         """All sizes of a tensor."""
         labels = self.of(tensor)
-        return tuple(Extent(size, labels.along(dim), dim) for dim, size in enumerate(tensor.shape))
+        return tuple(Extent(int(size), labels.along(dim), dim) for dim, size in enumerate(tensor.shape))
 
     def product(self, op: str, coefficient: int, extents: Sequence[Extent], weighted: bool) -> None:
         """Note the multiply-adds of one op."""

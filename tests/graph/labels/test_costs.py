@@ -118,3 +118,14 @@ def test_attention_as_torch_has_it(heads):
                  attn=nn.MultiheadAttention(8, heads, batch_first=True), out=nn.Linear(8, 3))  # fmt: skip
     graph = graph_proven(net, counts=("macs", "params"))
     assert graph.groups[0].layers[0] == "a"
+
+
+def test_counts_are_plain_integers():
+    # The tracer's sizes remember where they came from; in a count they would remember every sum that they were part of.
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4))
+    graph = graph_proven(Subject(net.eval(), (torch.randn(1, 3, 9, 9),), "net"))
+    for polynomial in (graph.cost.macs, graph.cost.params, graph.cost.thop):
+        for term in polynomial:
+            numbers = [term.coefficient, *(size.constant for size in term.sizes)]
+            numbers += [number for size in term.sizes for share in size.shares for number in (share.num, share.den)]
+            assert {type(number) for number in numbers} == {int}

@@ -1,0 +1,336 @@
+"""What samples decide: which widths, whether repair stays, and what is told of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from peelcli import calibration
+from peelcli.calibration import Choice, choices, choose, figure, gather, mended
+from peelcli.config import Calibration, Options
+from peelcli.graph import trace
+from peelcli.graph.legal import Legality
+from peelcli.records import Cut, Limit, Subject
+from peelcli.results import Distance
+from peelcli.surgery.prune import apply_cuts
+from peelcli.surgery.repair import Repaired
+from tests.support import graphs, zoo
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def subject_of(name: str = "resnet") -> Subject:
+    return zoo.subject(name)
+
+
+def evidence_of(subject: Subject, count: int = 20, **wanted):
+    data = wanted.pop("data", drawn(count, *subject.inputs[0].shape[1:]))
+    found = gather(subject, Calibration(data=data, **wanted), 0)
+    assert found is not None
+    return found
+
+
+def cuts_of(subject: Subject, share: float = 0.5) -> tuple[Cut, ...]:
+    graph = trace.trace(subject, Legality(align=1, min_keep=0.1))
+    widths = (
+        max(g.legal_widths()[0], g.full // 2 // g.step * g.step) if not g.locked else g.full for g in graph.groups
+    )
+    return tuple(Cut(g, w, tuple(range(w)), 1.0) for g, w in zip(graph.groups, widths, strict=True))
+
+
+def bad_repair(original, slim, cuts, samples, seed, progress=None):
+    """Makes everything worse."""
+    with torch.no_grad():
+        for parameter in slim.parameters():
+            parameter.add_(3.0)
+    return Repaired(fitted=["all"])
+
+
+def no_repair(original, slim, cuts, samples, seed, progress=None):
+    return Repaired(kept=["all"])
+
+
+# --- the samples
+
+
+def test_without_samples_there_is_no_evidence():
+    assert gather(subject_of("mlp"), Calibration(), 0) is None
+
+
+@pytest.mark.parametrize(("count", "held"), [(2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 1), (10, 2), (20, 4)])
+def test_every_fifth_sample_is_held_out_and_few_do(count, held):
+    subject = subject_of("mlp")
+    evidence = evidence_of(subject, count)
+    assert (len(evidence.fit), evidence.judge.held) == (count - held, held)
+    cuts = cuts_of(subject)
+    _, fidelity = mended(evidence, apply_cuts(subject.module, cuts), cuts)
+    assert (fidelity.fitted, fidelity.held) == (count - held, held)
+    assert math.isfinite(fidelity.cut.relative)
+
+
+def test_what_is_held_out_is_no_part_of_what_is_fitted():
+    data = drawn(10, 3, 16, 16)
+    evidence = evidence_of(subject_of(), data=data)
+    held = evidence.judge._samples
+    assert torch.equal(torch.cat([x for (x,) in held.inputs]), data[[4, 9]])
+    fitted = torch.cat([x for (x,) in evidence.fit.inputs])
+    order = [int((data == x).flatten(1).all(1).nonzero()) for x in fitted]
+    assert sorted(order) == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert order != sorted(order)  # a folder goes class by class, and the first batches count most
+    assert [float(x[0, 0, 0, 0]) for (x,) in evidence_of(subject_of(), data=data).fit.inputs] == fitted[
+        :, 0, 0, 0
+    ].tolist()
+
+
+def test_a_model_that_takes_one_sample_at_a_time_is_shown_one_at_a_time():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8 * 36, 5)
+
+        def forward(self, x):
+            return self.fc(self.conv(x).relu().reshape(1, -1))
+
+    torch.manual_seed(0)
+    subject = Subject(Fixed().eval(), (drawn(1, 3, 8, 8),), "fixed")
+    evidence = evidence_of(subject, 6)
+    assert evidence.fit.single
+    assert [size for _, size in evidence.fit.counted_batches(4)] == [1] * 5
+    assert evidence.fit.some([0, 1]).single
+    assert not evidence_of(subject_of(), 6).fit.single
+
+
+def test_samples_of_another_shape_than_costs_are_counted_at_are_told():
+    subject = subject_of()
+    assert evidence_of(subject).notes == ()
+    evidence = evidence_of(subject, data=drawn(10, 3, 20, 24))
+    assert evidence.notes == (
+        "the samples are 3x20x24; costs are counted, and files written, for 3x16x16: see --input",
+    )
+    mixed = [drawn(3, size, size) for size in (16, 20, 24)]
+    assert evidence_of(subject, data=mixed).notes == ()  # no shape is the one
+
+
+def test_labels_give_an_accuracy_and_a_metric_its_own_figure(tmp_path):
+    subject = subject_of()
+    data = drawn(20, 3, 16, 16)
+    with torch.no_grad():
+        labels = subject.module(data).argmax(1)
+    evidence = evidence_of(subject, data=[(x, int(y)) for x, y in zip(data, labels, strict=True)])
+    cuts = cuts_of(subject)
+    _, fidelity = mended(evidence, apply_cuts(subject.module, cuts), cuts)
+    assert (fidelity.metric, fidelity.original) == ("accuracy", 1.0)
+    assert fidelity.cut.metric == fidelity.cut.agreement
+
+    (tmp_path / "judge.py").write_text("def first(outputs, targets):\n    return float(outputs[:, 0].mean())\n")
+    pairs = [(x, int(y)) for x, y in zip(data, labels, strict=True)]
+    evidence = evidence_of(subject, data=pairs, metric=f"{tmp_path / 'judge.py'}:first")
+    _, fidelity = mended(evidence, apply_cuts(subject.module, cuts), cuts)
+    with torch.no_grad():
+        expected = float(subject.module(data[4::5])[:, 0].mean())
+    assert fidelity.metric == "first"
+    assert fidelity.original == pytest.approx(expected, rel=1e-4)
+
+
+# --- the choice of the widths
+
+TWO_LINES = graphs.graph([graphs.group("a", 8), graphs.group("b", 8)], (graphs.product(10, 0), graphs.product(10, 1)))
+
+
+def test_what_is_tried_and_equal_widths_once():
+    scores = graphs.scores(TWO_LINES, (5.0, 1.0))
+    found = choices(TWO_LINES, scores, [Limit("macs", 100)], Options())
+    assert (found[0].name, found[0].widths) == ("peel", (7, 3))
+    assert len({choice.widths for choice in found}) == len(found)
+    assert {choice.options.allocate for choice in found} <= {"peel", "greedy", "uniform"}
+    same = graphs.scores(TWO_LINES, (1.0, 1.0))
+    assert [choice.name for choice in choices(TWO_LINES, same, [Limit("macs", 100)], Options())] == ["peel"]
+
+
+def test_the_users_own_pool_and_tau_are_tried():
+    scores = graphs.scores(TWO_LINES, (5.0, 1.0))
+    found = choices(TWO_LINES, scores, [Limit("macs", 100)], Options(pool=0.2, tau=2.0))
+    assert found[0].options.pool == 0.2
+    assert all(choice.options.tau == 2.0 for choice in found)
+    wider = [choice for choice in found if choice.name == "peel, pool 0.75"]
+    assert [choice.options.pool for choice in wider] == [0.75]
+
+
+def three_choices(subject: Subject):
+    """Names and widths: the share of its free groups' channels that each keeps."""
+    graph = trace.trace(subject, Legality(align=1, min_keep=0.1))
+
+    def cut(widths):
+        return tuple(Cut(g, w, tuple(range(w)), 1.0) for g, w in zip(graph.groups, widths, strict=True))
+
+    def at(share):
+        return tuple(g.full if g.locked else max(g.legal_widths()[0], int(g.full * share)) for g in graph.groups)
+
+    return [Choice(name, Options(), at(share)) for name, share in (("a", 0.3), ("b", 0.9), ("c", 0.6))], cut
+
+
+@pytest.mark.parametrize("repair", ["auto", "none"])
+def test_the_nearest_to_the_original_is_chosen(repair):
+    subject = subject_of("mlp")
+    tried, cut = three_choices(subject)
+    told = []
+    chosen, table = choose(evidence_of(subject, 30, repair=repair), tried, cut, 1000, lambda *done: told.append(done))
+    assert [row.name for row in table] == ["a", "b", "c"]
+    figures = [figure(row.distance) for row in table]
+    assert chosen is tried[figures.index(min(figures))]
+    assert [row.chosen for row in table] == [row.name == chosen.name for row in table]
+    assert chosen.name == "b"
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_of_equally_near_ones_the_first_is_chosen():
+    subject = subject_of("mlp")
+    tried, cut = three_choices(subject)
+    again = [replace(tried[2], name=name) for name in ("first", "second")]
+    chosen, table = choose(evidence_of(subject), again, cut, 1000)
+    assert chosen.name == "first"
+    assert [row.chosen for row in table] == [True, False]
+
+
+def test_without_repair_candidates_are_compared_as_they_are_cut(monkeypatch):
+    monkeypatch.setattr(calibration, "repair", lambda *_: pytest.fail("nobody wanted that"))
+    subject = subject_of("mlp")
+    tried, cut = three_choices(subject)
+    evidence = evidence_of(subject, repair="none")
+    _, table = choose(evidence, tried, cut, 1000)
+    assert table[0].distance == evidence.judge.distance(apply_cuts(subject.module, cut(tried[0].widths)))
+
+
+def test_large_models_are_tried_on_fewer_samples(monkeypatch):
+    seen = []
+
+    def note(original, slim, cuts, samples, seed, progress=None):
+        seen.append([float(x[0, 0]) for (x,) in samples.inputs])
+
+    monkeypatch.setattr(calibration, "repair", note)
+    subject = subject_of("mlp")
+    tried, cut = three_choices(subject)
+    evidence = evidence_of(subject, 100)
+    choose(evidence, tried[:1], cut, 10**12)
+    choose(evidence, tried[:1], cut, 10)
+    everything = [float(x[0, 0]) for (x,) in evidence.fit.inputs]
+    assert seen == [[everything[int(k * 80 / 48)] for k in range(48)], everything]
+
+
+def test_the_figure_that_decides():
+    assert figure(Distance(0.5)) == 0.5
+    assert figure(Distance(0.5, kl=0.1)) == 0.1
+    assert figure(Distance(math.nan)) == math.inf
+    assert figure(Distance(0.1, kl=math.nan)) == math.inf
+
+
+# --- repair, as far as it helps
+
+
+def slim_of(subject: Subject):
+    cuts = cuts_of(subject)
+    return apply_cuts(subject.module, cuts), cuts
+
+
+def state(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(one: nn.Module, two: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, two[name]) for name, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_repair_brings_the_slim_model_nearer_and_changes_nothing_else(training):
+    subject = subject_of()
+    subject.module.train(training)
+    slim, cuts = slim_of(subject)
+    before, original = state(slim), state(subject.module)
+    better, fidelity = mended(evidence_of(subject, 60), slim, cuts)
+    assert fidelity.repaired is not None
+    assert figure(fidelity.repaired) < 0.5 * figure(fidelity.cut)
+    assert same(slim, before)
+    assert same(subject.module, original)
+    assert better.training is training
+    assert all(p.requires_grad for p in better.parameters())
+    assert sum(p.numel() for p in better.parameters()) == sum(p.numel() for p in slim.parameters())
+    assert any("layers fitted again" in note for note in fidelity.notes)
+
+
+def test_what_makes_it_worse_is_taken_back(monkeypatch):
+    monkeypatch.setattr(calibration, "repair", bad_repair)
+    monkeypatch.setattr(calibration, "reestimated", lambda module, samples: module)
+    slim, cuts = slim_of(subject_of())
+    before = state(slim)
+    result, fidelity = mended(evidence_of(subject_of()), slim, cuts)
+    assert result is slim
+    assert same(result, before)
+    assert fidelity.repaired is None
+    assert (
+        fidelity.notes[-1] == "repair: none, because what was tried was no nearer to the original on held-out samples"
+    )
+    assert not any("fitted" in note for note in fidelity.notes)
+
+
+def test_a_repair_that_changes_nothing_leaves_the_model_as_it_was_cut(monkeypatch):
+    monkeypatch.setattr(calibration, "repair", no_repair)
+    slim, cuts = slim_of(subject_of("mlp"))
+    result, fidelity = mended(evidence_of(subject_of("mlp")), slim, cuts)
+    assert result is slim
+    assert fidelity.repaired is None
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_batchnorm_statistics_anew_only_where_that_is_better(monkeypatch, better):
+    subject = subject_of()
+    slim, cuts = slim_of(subject)
+    evidence = evidence_of(subject)
+    anew = apply_cuts(subject.module, cuts) if not better else None
+
+    def reestimated(module, samples):
+        assert samples is evidence.fit
+        if better:
+            return subject.module  # nothing is nearer than the original itself
+        bad_repair(None, anew, cuts, samples, 0)
+        return anew
+
+    def halfway(original, slim, cuts, samples, seed, progress=None):
+        with torch.no_grad():  # something that is nearer than the cut: weights that say little
+            for name, parameter in slim.named_parameters():
+                if name.endswith("fc.weight") or parameter.dim() == 2:
+                    parameter.mul_(0.05)
+        return Repaired(fitted=["fc"])
+
+    monkeypatch.setattr(calibration, "repair", halfway)
+    monkeypatch.setattr(calibration, "reestimated", reestimated)
+    result, fidelity = mended(evidence, slim, cuts)
+    assert (result is subject.module) == better
+    assert ("repair: BatchNorm statistics taken anew" in fidelity.notes) == better
+    assert fidelity.repaired is not None
+    assert result is not slim
+    assert (fidelity.repaired.relative == 0.0) == better
+
+
+def test_none_means_none(monkeypatch):
+    monkeypatch.setattr(calibration, "repair", lambda *_: pytest.fail("nobody wanted that"))
+    slim, cuts = slim_of(subject_of())
+    result, fidelity = mended(evidence_of(subject_of(), repair="none"), slim, cuts)
+    assert result is slim
+    assert fidelity.repaired is None
+    assert fidelity.notes == ()
+
+
+def test_a_model_that_was_not_cut_is_not_repaired(monkeypatch):
+    monkeypatch.setattr(calibration, "repair", lambda *_: pytest.fail("there is nothing to repair"))
+    subject = subject_of("mlp")
+    graph = trace.trace(subject, Legality())
+    whole = tuple(Cut(g, g.full, tuple(range(g.full)), 1.0) for g in graph.groups)
+    _, fidelity = mended(evidence_of(subject), apply_cuts(subject.module, whole), whole)
+    assert fidelity.cut.relative == 0.0
+    assert fidelity.repaired is None
