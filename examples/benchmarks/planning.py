@@ -85,7 +85,7 @@ def by_peel(
     with clock.stage("allocate"):
         limits = [Limit("macs", int(SHARE * full.macs))]
         limits += [Limit("thop_macs", int(SHARE * full.thop_macs))] if both else []
-        widths = allocate(graph, scores, tuple(limits), options.allocate, options.pool, options.tau)
+        widths = allocate(graph, scores, tuple(limits), "peel", options.pool, options.tau)
         triples = list(zip(graph.groups, scores.groups, widths, strict=True))
         cuts = [
             Cut(group, width, keep_best(group, score.channels, width), score.layer) for group, score, width in triples
