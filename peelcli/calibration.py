@@ -49,16 +49,23 @@ class Evidence:
     notes: tuple[str, ...]
 
 
-def gather(subject: Subject, wanted: Calibration, seed: int, progress: Progress | None = None) -> Evidence | None:
-    """Read the samples and run the original on those that are held out; None where the user gave none.
+def gather(
+    subject: Subject, wanted: Calibration, seed: int, progress: Progress | None = None
+) -> tuple[Subject, Evidence | None]:
+    """Read the samples and run the original on those that are held out.
+
+    Returns:
+        The subject, its inputs those of the first sample where they were a guess before; and the evidence, None where
+        the user gave no samples.
 
     Raises:
         InputError: the samples can't be used, or the metric fails on the original.
     """
     if wanted.data is None:
-        return None
+        return subject, None
     metric = load_metric(wanted.metric) if wanted.metric else None
     samples = load_samples(wanted.data, subject, wanted, progress)
+    subject = original = _with_known_input(subject, samples)
     fit, held = samples.split(min(_HELD, len(samples)))
     fit = _mixed(fit, seed)
     device = torch.device(wanted.device)
@@ -68,7 +75,16 @@ def gather(subject: Subject, wanted: Calibration, seed: int, progress: Progress 
         fit = replace(fit, single=True)
     judge = Judge(subject.module, held, metric, wanted.metric.rpartition(":")[2] if wanted.metric else "", device)
     notes = (*samples.notes, *_other_shape(subject, samples), *judge.notes)
-    return Evidence(subject, fit, judge, wanted.repair != "none", seed, notes)
+    return original, Evidence(subject, fit, judge, wanted.repair != "none", seed, notes)
+
+
+def _with_known_input(subject: Subject, samples: Samples) -> Subject:
+    """Samples say what the model is given; a guess does not."""
+    told = _told(samples.inputs[0])
+    if not subject.guessed or told == _told(subject.inputs):
+        return subject
+    notes = (*(note for note in subject.notes if note != subject.guessed), f"input of {told} taken from the samples")
+    return replace(subject, inputs=samples.inputs[0], notes=notes, guessed="")
 
 
 def _mixed(samples: Samples, seed: int) -> Samples:

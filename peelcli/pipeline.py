@@ -90,7 +90,7 @@ def prune(
     wanted = request.check(model, settings, out)
     with clock.stage("load"):
         subject = load(model, example, **settings)
-    evidence = _evidence(subject, wanted.calibration, wanted.options.seed, clock)
+    subject, evidence = _evidence(subject, wanted.calibration, wanted.options.seed, clock)
     settled = settle(subject, wanted.budget, wanted.options, clock, evidence)
     return _finish(subject, mend(settled, clock, evidence), wanted.paths, clock)
 
@@ -126,7 +126,7 @@ def plan_run(
     wanted = request.check(model, settings, () if out is None else out, files.PLAN_SUFFIXES)
     with clock.stage("load"):
         subject = load(model, example, **settings)
-    evidence = _evidence(subject, wanted.calibration, wanted.options.seed, clock)
+    subject, evidence = _evidence(subject, wanted.calibration, wanted.options.seed, clock)
     run = _finish(subject, settle(subject, wanted.budget, wanted.options, clock, evidence), (), clock).run
     for path in wanted.paths:
         files.write_text_atomically(path, plans.to_json(run.plan))
@@ -166,7 +166,7 @@ def apply(
     with clock.stage("load"):
         subject = load(model, example, **settings)
         _check_owner(plan, subject)
-    evidence = _evidence(subject, config.pick(Calibration, settings), plans.seed(plan), clock)
+    subject, evidence = _evidence(subject, config.pick(Calibration, settings), plans.seed(plan), clock)
     return _finish(subject, mend(carry_out(subject, plan, clock), clock, evidence), paths, clock)
 
 
@@ -201,7 +201,7 @@ def inspect(
 # --- what the functions above share
 
 
-def _evidence(subject: Subject, wanted: Calibration, seed: int, clock: Clock) -> Evidence | None:
+def _evidence(subject: Subject, wanted: Calibration, seed: int, clock: Clock) -> tuple[Subject, Evidence | None]:
     with clock.stage("samples") as tell:
         return calibration.gather(subject, wanted, seed, tell)
 

@@ -28,12 +28,14 @@ class Subject:
         inputs: positional arguments of one forward call; tensors have a leading batch dimension.
         name: how the model is called in messages and plans, never a path.
         notes: what was guessed on the way, one sentence each.
+        guessed: the note, one of the above, that the inputs are a guess; "" where somebody knew them.
     """
 
     module: nn.Module
     inputs: tuple[Any, ...]
     name: str
     notes: tuple[str, ...] = ()
+    guessed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

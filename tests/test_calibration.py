@@ -16,6 +16,7 @@ from peelcli.graph import trace
 from peelcli.graph.legal import Legality
 from peelcli.records import Cut, Limit, Subject
 from peelcli.results import Distance
+from peelcli.sources import load
 from peelcli.surgery.prune import apply_cuts
 from peelcli.surgery.repair import Repaired
 from tests.support import graphs, zoo
@@ -31,7 +32,7 @@ def subject_of(name: str = "resnet") -> Subject:
 
 def evidence_of(subject: Subject, count: int = 20, **wanted):
     data = wanted.pop("data", drawn(count, *subject.inputs[0].shape[1:]))
-    found = gather(subject, Calibration(data=data, **wanted), 0)
+    _, found = gather(subject, Calibration(data=data, **wanted), 0)
     assert found is not None
     return found
 
@@ -60,7 +61,8 @@ def no_repair(original, slim, cuts, samples, seed, progress=None):
 
 
 def test_without_samples_there_is_no_evidence():
-    assert gather(subject_of("mlp"), Calibration(), 0) is None
+    subject = subject_of("mlp")
+    assert gather(subject, Calibration(), 0) == (subject, None)
 
 
 @pytest.mark.parametrize(("count", "held"), [(2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 1), (10, 2), (20, 4)])
@@ -104,6 +106,17 @@ def test_a_model_that_takes_one_sample_at_a_time_is_shown_one_at_a_time():
     assert [size for _, size in evidence.fit.counted_batches(4)] == [1] * 5
     assert evidence.fit.some([0, 1]).single
     assert not evidence_of(subject_of(), 6).fit.single
+
+
+def test_a_guessed_input_gives_way_to_that_of_the_samples():
+    subject = load.from_module(zoo.subject("resnet").module)
+    assert subject.guessed in subject.notes
+    known, evidence = gather(subject, Calibration(data=drawn(8, 3, 20, 24)), 0)
+    assert known.inputs[0].shape == (1, 3, 20, 24)
+    assert known.notes == ("input of 3x20x24 taken from the samples",)
+    assert not known.guessed
+    assert evidence is not None
+    assert evidence.notes == ()
 
 
 def test_samples_of_another_shape_than_costs_are_counted_at_are_told():

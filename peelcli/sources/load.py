@@ -94,7 +94,7 @@ def _with_input(
         example = _made(specs, module)
     else:
         specs, note = inputs.guess(module)
-        return Subject(module, inputs.make(specs, module), name, (*notes, note))
+        return Subject(module, inputs.make(specs, module), name, (*notes, note), guessed=note)
     _check_input(module, example)
     return Subject(module, example, name, notes)
 
