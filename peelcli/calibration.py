@@ -15,7 +15,7 @@ from peelcli.fidelity import Judge, takes_batches
 from peelcli.patches import generator
 from peelcli.records import ChannelGraph, Cut, Limit, Scores, Subject, Widths
 from peelcli.results import Candidate, Distance, Fidelity
-from peelcli.samples import Inputs, Samples, shapes
+from peelcli.samples import Inputs, Samples, shapes, spread
 from peelcli.sources.data import load_metric, load_samples
 from peelcli.surgery.batchnorm import has_statistics, reestimated
 from peelcli.surgery.prune import apply_cuts
@@ -23,7 +23,7 @@ from peelcli.surgery.repair import repair
 from peelcli.tensors import full_copy, tensors_in
 
 Progress = Callable[[int, int], None]
-_HELD = 5  # every so many-th sample is held out
+_HELD = 5  # one of so many samples is held out
 _TRIAL_MACS = 80_000_000_000  # multiply-adds of the samples that one candidate is repaired on; the chosen one gets all
 _TRIAL_SAMPLES = 48  # at least
 
@@ -149,8 +149,7 @@ def choose(
         progress: told (candidates done, candidates in all).
     """
     few = min(len(evidence.fit), max(_TRIAL_SAMPLES, _TRIAL_MACS // max(macs, 1)))
-    stride = len(evidence.fit) / few
-    fit = evidence.fit.some([int(k * stride) for k in range(few)])
+    fit = evidence.fit.some(spread(len(evidence.fit), few))
     distances = []
     for number, choice in enumerate(tried):
         cuts = cuts_of(choice.widths)

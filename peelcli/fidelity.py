@@ -13,12 +13,11 @@ from torch.utils import _pytree as pytree
 
 from peelcli.errors import InputError
 from peelcli.results import Distance
-from peelcli.samples import Inputs, Samples, shapes, together
+from peelcli.samples import Inputs, Samples, shapes, spread, together
 from peelcli.scoring import objective
 from peelcli.scoring.objective import Kind
 from peelcli.sources import usercode
 from peelcli.sources.data import class_ids, evaluate_metric
-from peelcli.sources.data.collect import spread
 from peelcli.sources.data.metric import Metric
 from peelcli.tensors import full_copy, named_tensors, tensors_in
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -40,10 +42,10 @@ class Samples:
         targets = None if self.targets is None else tuple(self.targets[p] for p in positions)
         return replace(self, inputs=tuple(self.inputs[p] for p in positions), targets=targets)
 
-    def split(self, every: int = 4) -> tuple[Samples, Samples]:
-        """Those to fit on, and every so many-th one, which is held out to judge what was fitted."""
-        held = range(every - 1, len(self), every)
-        return self.some([p for p in range(len(self)) if p not in set(held)]), self.some(list(held))
+    def split(self, every: int) -> tuple[Samples, Samples]:
+        """Those to fit on, and one of every so many, which is held out to judge what was fitted; at least one."""
+        held = spread(len(self), max(1, len(self) // every))
+        return self.some([p for p in range(len(self)) if p not in set(held)]), self.some(held)
 
     def batches(self, size: int) -> Iterator[Inputs]:
         """Forward arguments of up to `size` samples at a time; samples of another shape start a new batch.
@@ -62,6 +64,19 @@ class Samples:
                 stop += 1
             yield together(self.inputs[start:stop]), stop - start
             start = stop
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most so many of `count` positions: one drawn from each of as many equal parts, the same ones every time.
+
+    Spread, so that every class of a sorted list occurs; drawn, because every second or fifth of a list in which the
+    classes take turns would be of a few classes only.
+    """
+    if count <= most:
+        return list(range(count))
+    source = random.Random(count)
+    edges = [part * count // most for part in range(most + 1)]
+    return [source.randrange(start, end) for start, end in pairwise(edges)]
 
 
 def shapes(value: Any) -> Any:

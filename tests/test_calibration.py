@@ -66,7 +66,7 @@ def test_without_samples_there_is_no_evidence():
 
 
 @pytest.mark.parametrize(("count", "held"), [(2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 1), (10, 2), (20, 4)])
-def test_every_fifth_sample_is_held_out_and_few_do(count, held):
+def test_one_sample_of_five_is_held_out_and_few_do(count, held):
     subject = subject_of("mlp")
     evidence = evidence_of(subject, count)
     assert (len(evidence.fit), evidence.judge.held) == (count - held, held)

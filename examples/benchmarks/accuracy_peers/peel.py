@@ -30,11 +30,19 @@ def methods(grid: str) -> dict[str, Method]:
 def _method(score: str, allocate: str, repair: str) -> Method:
     def prune(job: Job) -> nn.Module:
         how: dict[str, Any] = {"score": score, "allocate": allocate, "repair": "none" if repair == "bn" else repair}
+        how |= {"data": job.calibration, "samples": len(job.calibration)}
         budget = f"{100 * job.share:g}%"
         try:
             # Aligned to nothing: the peers choose their widths freely too.
             slim, _run = pipeline.prune(
-                job.module, job.example, flops=budget, align=1, seed=job.seed, data=job.calibration, **how
+                job.module,
+                job.example,
+                flops=budget,
+                align=1,
+                seed=job.seed,
+                data=job.calibration,
+                samples=len(job.calibration),
+                **how,
             )
         except BudgetOutOfReach as error:
             raise OutOfReach(str(error)) from None

@@ -22,11 +22,6 @@ LEAST = 2  # samples: one to fit on, one to judge by
 MOST_BYTES = 2 * 2**30  # that samples may take in memory
 
 
-def spread(count: int, most: int) -> list[int]:
-    """Positions of at most so many of `count` things, evenly over all of them: every class of a sorted list occurs."""
-    return [at * count // most for at in range(most)] if count > most else list(range(count))
-
-
 def counted(number: int) -> str:
     """A number of samples in words."""
     return f"{number} sample{'' if number == 1 else 's'}"

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from peelcli.errors import InputError, SourceError
 from peelcli.records import Subject
-from peelcli.samples import Samples
+from peelcli.samples import Samples, spread
 from peelcli.sources import usercode
 from peelcli.sources.data import items, tensors
-from peelcli.sources.data.collect import Collector, Progress, spread
+from peelcli.sources.data.collect import Collector, Progress
 
 _GIVE = "it is called without arguments, and returns or yields inputs, or pairs of inputs and targets"
 _SAMPLES = "give tensors, a DataLoader, or a list of inputs or of pairs of inputs and targets"

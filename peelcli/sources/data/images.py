@@ -14,8 +14,8 @@ from torch import Tensor
 from peelcli.config import Calibration
 from peelcli.errors import InputError
 from peelcli.records import Subject
-from peelcli.samples import Samples
-from peelcli.sources.data.collect import Collector, Progress, spread
+from peelcli.samples import Samples, spread
+from peelcli.sources.data.collect import Collector, Progress
 from peelcli.sources.data.items import Item
 from peelcli.sources.data.looks import Look, example_of, look
 from peelcli.tensors import tensors_in
@@ -34,7 +34,7 @@ def from_folder(folder: Path, subject: Subject, options: Calibration, progress: 
     Args:
         folder: where every image is in a direct subfolder, the subfolders are the classes, numbered by name.
         subject: whose config and input say how the images are brought to it.
-        options: the flags; of more images than `samples` some are read, spread evenly over the sorted paths.
+        options: the flags; of more images than `samples` some are read, spread over the sorted paths.
         progress: told after each image.
 
     Raises:

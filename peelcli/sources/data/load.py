@@ -9,10 +9,10 @@ from typing import Any
 from peelcli.config import Calibration
 from peelcli.errors import InputError
 from peelcli.records import Subject
-from peelcli.samples import Samples
+from peelcli.samples import Samples, spread
 from peelcli.sources import usercode
 from peelcli.sources.data import functions, images, tensors
-from peelcli.sources.data.collect import LEAST, Progress, counted, spread
+from peelcli.sources.data.collect import LEAST, Progress, counted
 
 _KINDS = f"give a folder of images, {', '.join(tensors.SUFFIXES)}, or file.py:function"
 

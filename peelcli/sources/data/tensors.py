@@ -16,9 +16,9 @@ from torch import Tensor
 
 from peelcli.errors import InputError
 from peelcli.records import Subject
-from peelcli.samples import Samples
+from peelcli.samples import Samples, spread
 from peelcli.sources.data import items, labels
-from peelcli.sources.data.collect import Collector, Progress, spread
+from peelcli.sources.data.collect import Collector, Progress
 from peelcli.sources.data.items import Item, looks_like
 from peelcli.tensors import tensors_in
 
@@ -183,7 +183,7 @@ def in_order(value: Any, subject: Subject) -> list[Column] | None:
 def from_columns(
     found: Column | Columns, subject: Subject, name: str, most: int, progress: Progress | None = None
 ) -> Samples:
-    """Take samples, spread evenly, from arrays.
+    """Take samples, spread over all, from arrays.
 
     Args:
         found: a single array goes to forward's first argument. Several go by name, those called like labels being

@@ -15,7 +15,6 @@ from peelcli.config import Calibration
 from peelcli.errors import InputError, UsageError
 from peelcli.records import Subject
 from peelcli.sources.data import class_ids, load_samples
-from peelcli.sources.data.collect import spread
 from peelcli.sources.data.looks import look
 
 PLAIN = {"mean": (0.0,), "std": (1.0,)}
@@ -75,8 +74,6 @@ def test_few_of_many_are_spread_over_the_sorted_list(tmp_path, pictures):
         for number in range(5):
             paint(tmp_path / name / f"{number}.bmp")
     assert load_samples(tmp_path, pictures, Calibration(samples=4)).targets == (0, 1, 2, 3)
-    assert spread(10, 4) == [0, 2, 5, 7]
-    assert spread(3, 4) == [0, 1, 2]
 
 
 def test_the_shorter_side_is_resized_and_the_centre_cut_out(tmp_path):
