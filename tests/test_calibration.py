@@ -16,6 +16,7 @@ from peelcli.graph import trace
 from peelcli.graph.legal import Legality
 from peelcli.records import Cut, Limit, Subject
 from peelcli.results import Distance
+from peelcli.samples import spread
 from peelcli.sources import load
 from peelcli.surgery.prune import apply_cuts
 from peelcli.surgery.repair import Repaired
@@ -80,10 +81,10 @@ def test_what_is_held_out_is_no_part_of_what_is_fitted():
     data = drawn(10, 3, 16, 16)
     evidence = evidence_of(subject_of(), data=data)
     held = evidence.judge._samples
-    assert torch.equal(torch.cat([x for (x,) in held.inputs]), data[[4, 9]])
+    assert torch.equal(torch.cat([x for (x,) in held.inputs]), data[spread(10, 2)])
     fitted = torch.cat([x for (x,) in evidence.fit.inputs])
     order = [int((data == x).flatten(1).all(1).nonzero()) for x in fitted]
-    assert sorted(order) == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert sorted(order) == [k for k in range(10) if k not in spread(10, 2)]
     assert order != sorted(order)  # a folder goes class by class, and the first batches count most
     assert [float(x[0, 0, 0, 0]) for (x,) in evidence_of(subject_of(), data=data).fit.inputs] == fitted[
         :, 0, 0, 0
@@ -146,7 +147,7 @@ def test_labels_give_an_accuracy_and_a_metric_its_own_figure(tmp_path):
     evidence = evidence_of(subject, data=pairs, metric=f"{tmp_path / 'judge.py'}:first")
     _, fidelity = mended(evidence, apply_cuts(subject.module, cuts), cuts)
     with torch.no_grad():
-        expected = float(subject.module(data[4::5])[:, 0].mean())
+        expected = float(subject.module(data[spread(20, 4)])[:, 0].mean())
     assert fidelity.metric == "first"
     assert fidelity.original == pytest.approx(expected, rel=1e-4)
 
@@ -234,7 +235,7 @@ def test_large_models_are_tried_on_fewer_samples(monkeypatch):
     choose(evidence, tried[:1], cut, 10**12)
     choose(evidence, tried[:1], cut, 10)
     everything = [float(x[0, 0]) for (x,) in evidence.fit.inputs]
-    assert seen == [[everything[int(k * 80 / 48)] for k in range(48)], everything]
+    assert seen == [[everything[k] for k in spread(80, 48)], everything]
 
 
 def test_the_figure_that_decides():

@@ -10,6 +10,7 @@ from torch import nn
 import peelcli as peel
 from peelcli import plans
 from peelcli.errors import InputError, PeelError, PlanError, UsageError
+from peelcli.samples import spread
 from tests.cli.conftest import files_in
 from tests.support import zoo
 
@@ -95,7 +96,7 @@ def test_samples_choose_widths_repair_the_slim_model_and_compare_it():
     assert all(check.ok for check in run.checks)
     assert sum(p.numel() for p in slim.parameters()) == run.after.params
     assert same(weights(subject.module), before)
-    held = DATA[4::5]
+    held = DATA[spread(len(DATA), len(DATA) // 5)]
     with torch.no_grad():
         wanted, found = subject.module(held).double(), slim(held).double()
     deviation = (wanted - wanted.mean(0)).square().sum().sqrt()

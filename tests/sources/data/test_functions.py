@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from peelcli.config import Calibration
 from peelcli.errors import InputError, SourceError
 from peelcli.records import Subject
-from peelcli.samples import Samples
+from peelcli.samples import Samples, spread
 from peelcli.sources.data import class_ids, load_samples
 from tests.support import nets  # noqa: F401  - it enters the nets in the table
 from tests.support.parts import NETS
@@ -156,7 +156,7 @@ def test_data_sets_of_the_old_style_are_spread(vectors):
 def test_samples_are_only_cut(vectors):
     ready = Samples(tuple((x[None],) for x in X), "ready", tuple(range(6)))
     assert load_samples(ready, vectors, USUAL) is ready
-    assert load_samples(ready, vectors, Calibration(samples=2)).targets == (0, 3)
+    assert load_samples(ready, vectors, Calibration(samples=2)).targets == tuple(spread(6, 2))
     assert "ready holds 1 sample, and at least 2 are needed" in refused(ready.some([0]), vectors, USUAL).message
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from peelcli.config import Calibration
 from peelcli.errors import InputError
+from peelcli.samples import spread
 from peelcli.sources.data import class_ids, collect, load_samples
 
 USUAL = Calibration()
@@ -44,7 +45,7 @@ def test_one_array_goes_to_the_first_argument(tmp_path, vectors, suffix):
     else:
         torch.save(torch.from_numpy(array), path)
     samples = load_samples(str(path), vectors, Calibration(samples=5))
-    assert values(samples)[:, 0].tolist() == [0, 2, 4, 6, 8]
+    assert values(samples)[:, 0].tolist() == spread(10, 5)
     assert [inputs[0].shape for inputs in samples.inputs] == [(1, 7)] * 5
     assert samples.targets is None
     assert samples.name == path.name
