@@ -40,8 +40,6 @@ def _method(score: str, allocate: str, repair: str) -> Method:
                 flops=budget,
                 align=1,
                 seed=job.seed,
-                data=job.calibration,
-                samples=len(job.calibration),
                 **how,
             )
         except BudgetOutOfReach as error:
