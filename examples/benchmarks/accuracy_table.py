@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import markdown, median
+from common import markdown, median, versions
 
 Row = Mapping[str, Any]
 Titles = Mapping[str, tuple[str, Sequence[str]]]
@@ -61,7 +61,7 @@ def section(rows: Iterable[Row], titles: Titles) -> str:
             parts += [f"### {title}", _dense(own, figures)]
             parts += [f"{FIGURES[figure]}.\n\n{_table(own, figure)}" for figure in figures]
             parts.append(f"What it took: seconds and peak MiB, medians over seeds and budgets.\n\n{_effort(own)}")
-    return "\n\n".join([*parts, f"Versions: {_versions(measured)}."])
+    return "\n\n".join([*parts, f"Versions: {versions(measured)}."])
 
 
 def brief(row: Row) -> str:
@@ -124,11 +124,3 @@ def _methods(rows: Sequence[Row]) -> list[str]:
     """Peel's methods by name, then the others."""
     names = {row["method"] for row in rows} - {"dense"}
     return sorted(names, key=lambda name: (not name.startswith("peel"), name))
-
-
-def _versions(rows: Sequence[Row]) -> str:
-    found: dict[str, set[str]] = {}
-    for row in rows:
-        for package, number in row.get("versions", {}).items():
-            found.setdefault(package, set()).add(number)
-    return ", ".join(f"{package} {' and '.join(sorted(numbers))}" for package, numbers in found.items())

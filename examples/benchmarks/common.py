@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,3 +70,12 @@ def median(values: Sequence[float]) -> float:
 def say(text: str) -> None:
     """Progress, on stderr; stdout carries the table."""
     print(text, file=sys.stderr, flush=True)
+
+
+def versions(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Packages that measured rows were made with, each with every version that occurs."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        for package, number in row.get("versions", {}).items():
+            found.setdefault(package, set()).add(number)
+    return ", ".join(f"{package} {' and '.join(sorted(numbers))}" for package, numbers in found.items())

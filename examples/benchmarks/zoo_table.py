@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common import markdown, median
+from common import markdown, median, versions
 
 Row = dict[str, Any]
 Rows = dict[tuple[str, str], Row]
@@ -96,7 +96,7 @@ def page(rows: Rows) -> str:
         tracers=_tracers(peel, graph),
         failures=_failures(peel),
         table=markdown(HEADER, [_cells(peel.get(name, {}), plain.get(name, {}), name) for name in names]),
-        versions=_versions(list(rows.values())),
+        versions=versions(list(rows.values())),
     )
 
 
@@ -196,11 +196,3 @@ def _text(value: Any, how: Callable[[Any], str]) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
-
-
-def _versions(rows: Sequence[Row]) -> str:
-    found: dict[str, set[str]] = {}
-    for row in rows:
-        for package, number in row.get("versions", {}).items():
-            found.setdefault(package, set()).add(number)
-    return ", ".join(f"{package} {' and '.join(sorted(numbers))}" for package, numbers in found.items())

@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from peelcli.errors import BAD_INPUT, DONE, PeelError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from peelcli.planning import Progress
 
 _STAGES = {
     "load": "loading the model",
@@ -37,13 +39,6 @@ _STAGES = {
 _NO_TERMINAL_WIDTH = 100
 _TYPER_SAW_CTRL_C = 130
 _BAR_CELLS = 30
-
-
-class Progress(Protocol):
-    """What a command's work tells of itself: the stage, and how much of it is done where that is known."""
-
-    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
-        """Say that a stage has started, or how far it is."""
 
 
 def show(renderable: RenderableType) -> None:

@@ -8,8 +8,7 @@ import torch
 
 from peelcli.records import ChannelGraph, Group, Scores, Slice
 from peelcli.scoring.base import Material, with_mean_layers
-from peelcli.scoring.gradients import ChannelSums, Part, WeightGradients, refuse_zeros, starts_of
-from peelcli.tensors import first_names
+from peelcli.scoring.gradients import Part, mean_over_samples, starts_of
 
 NEEDS_SAMPLES = True
 
@@ -33,23 +32,14 @@ def score(material: Material) -> Scores:
     Raises:
         UsageError: the model can't be differentiated.
     """
-    gradients = WeightGradients(material)
-    shapes = gradients.shapes
-    parts = tuple(_parts(material.graph, shapes, first_names(material.subject.module)))
-    sums = ChannelSums(material.graph, parts, shapes)
-    total = torch.zeros(sum(group.full for group in material.graph.groups), dtype=torch.float64)
-    count = 0
-    for products in gradients.times_weights():
-        total += sums(products).square()
-        count += 1
-    refuse_zeros(total)
-    known = torch.zeros(len(total), dtype=torch.bool)
-    for part in parts:
+    reaction = mean_over_samples(material, _parts, torch.square)
+    known = torch.zeros(len(reaction.mean), dtype=torch.bool)
+    for part in reaction.parts:
         known[torch.tensor(part.channels, dtype=torch.long)] = True
-    pairs = zip(sums.by_group(total / (2 * count)), sums.by_group(known), strict=True)
+    pairs = zip(reaction.by_group(reaction.mean / 2), reaction.by_group(known), strict=True)
     channels = [values.where(held, values[held].mean()) if bool(held.any()) else values for values, held in pairs]
     scores = with_mean_layers("fisher", channels)
-    return Scores(scores.scorer, scores.groups, (f"fisher: {gradients.note}",))
+    return Scores(scores.scorer, scores.groups, (f"fisher: {reaction.note}",))
 
 
 def _parts(graph: ChannelGraph, shapes: Mapping[str, torch.Size], first: Mapping[str, str]) -> Iterator[Part]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -13,7 +13,7 @@ from peelcli.records import ChannelGraph
 from peelcli.samples import Inputs
 from peelcli.scoring import objective
 from peelcli.scoring.base import Material
-from peelcli.tensors import differentiated, wide_copy, wide_inputs
+from peelcli.tensors import differentiated, first_names, wide_copy, wide_inputs
 
 # Samples that are looked at to tell what the output is.
 _LOOKED_AT = 16
@@ -230,11 +230,47 @@ def starts_of(graph: ChannelGraph) -> list[int]:
     return starts[:-1]
 
 
-def refuse_zeros(total: torch.Tensor) -> None:
-    """A score that is 0 everywhere tells nothing.
+@dataclass(frozen=True)
+class Reaction:
+    """How the loss reacts to every channel, on average.
+
+    Attributes:
+        mean: of all groups, shape (channels of all,), float64.
+        parts: what was summed.
+        by_group: takes such a tensor apart.
+        note: what was differentiated, one sentence.
+    """
+
+    mean: torch.Tensor
+    parts: tuple[Part, ...]
+    by_group: Callable[[torch.Tensor], list[torch.Tensor]]
+    note: str
+
+
+def mean_over_samples(
+    material: Material,
+    parts_of: Callable[[ChannelGraph, Mapping[str, torch.Size], Mapping[str, str]], Iterable[Part]],
+    of_one: Callable[[torch.Tensor], torch.Tensor],
+) -> Reaction:
+    """The mean over samples of a function of each channel's sum of w * dL/dw.
+
+    Args:
+        material: model, groups and samples.
+        parts_of: (graph, shapes of the parameters, first name of each tensor) -> what the sums run over.
+        of_one: of one sample's sums, e.g. their absolute values.
 
     Raises:
-        UsageError: it is.
+        UsageError: the model can't be differentiated, or the result is 0 everywhere and tells nothing.
     """
+    gradients = WeightGradients(material)
+    shapes = gradients.shapes
+    parts = tuple(parts_of(material.graph, shapes, first_names(material.subject.module)))
+    sums = ChannelSums(material.graph, parts, shapes)
+    total = torch.zeros(sum(group.full for group in material.graph.groups), dtype=torch.float64)
+    count = 0
+    for products in gradients.times_weights():
+        total += of_one(sums(products))
+        count += 1
     if total.numel() and not bool(total.any()):
         raise UsageError("the gradient of the loss is zero at every sample", hint=_HINT)
+    return Reaction(total / count, parts, sums.by_group, gradients.note)

@@ -10,8 +10,7 @@ import torch
 
 from peelcli.records import ChannelGraph, Group, Scores
 from peelcli.scoring.base import Material, with_mean_layers
-from peelcli.scoring.gradients import ChannelSums, Part, WeightGradients, refuse_zeros, starts_of
-from peelcli.tensors import first_names
+from peelcli.scoring.gradients import Part, mean_over_samples, starts_of
 
 NEEDS_SAMPLES = True
 
@@ -33,18 +32,9 @@ def score(material: Material) -> Scores:
     Raises:
         UsageError: the model can't be differentiated.
     """
-    gradients = WeightGradients(material)
-    shapes = gradients.shapes
-    parts = tuple(_parts(material.graph, shapes, first_names(material.subject.module)))
-    sums = ChannelSums(material.graph, parts, shapes)
-    total = torch.zeros(sum(group.full for group in material.graph.groups), dtype=torch.float64)
-    count = 0
-    for products in gradients.times_weights():
-        total += sums(products).abs()
-        count += 1
-    refuse_zeros(total)
-    scores = with_mean_layers("taylor", sums.by_group(total / count))
-    return Scores(scores.scorer, scores.groups, (f"taylor: {gradients.note}",))
+    reaction = mean_over_samples(material, _parts, torch.abs)
+    scores = with_mean_layers("taylor", reaction.by_group(reaction.mean))
+    return Scores(scores.scorer, scores.groups, (f"taylor: {reaction.note}",))
 
 
 def _parts(graph: ChannelGraph, shapes: Mapping[str, torch.Size], first: Mapping[str, str]) -> Iterator[Part]:

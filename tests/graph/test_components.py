@@ -11,7 +11,7 @@ from peelcli.records import ChannelGraph, Group, Locked
 from peelcli.surgery import verify
 from peelcli.surgery.prune import apply_cuts
 from tests.support import slices, zoo
-from tests.support.slices import attributes_of, blocks, one_each, slices_of
+from tests.support.slices import attributes_of, one_each, slices_of
 
 
 def graph_of(name: str) -> ChannelGraph:
@@ -110,29 +110,6 @@ def test_what_thop_does_not_see_is_left_out_of_its_count():
 def test_what_thop_counts_beyond_the_closed_form_is_said():
     (note,) = graph_of("attention").notes
     assert note == "thop counts +204 against the closed form for reasons that no width changes"  # softmax: 12 rows x 17
-
-
-def test_a_chain_worked_by_hand():
-    first, second, third, last = graph_of("vgg_flatten").groups
-    assert (first.name, first.full, first.layers) == ("0.0", 8, ("0.0", "0.1", "2.0"))
-    assert slices_of(first) == {
-        ("0.0.weight", 0, "out"): one_each(8),
-        **{(f"0.1.{n}", 0, "out"): one_each(8) for n in ("weight", "bias", "running_mean", "running_var")},
-        ("2.0.weight", 1, "in"): one_each(8),
-    }
-    assert attributes_of(first) == {
-        ("0.0", "out_channels", None, 1), ("0.1", "num_features", None, 1), ("2.0", "in_channels", None, 1)
-    }  # fmt: skip
-    # a channel of 2 x 3 positions is six neighbouring columns of the linear layer behind the flatten
-    assert slices_of(second)["5.weight", 1, "in"] == blocks(12, 6)
-    assert ("5", "in_features", None, 6) in attributes_of(second)
-    assert slices_of(third) == {
-        ("5.weight", 0, "out"): one_each(20),
-        ("5.bias", 0, "out"): one_each(20),
-        ("8.weight", 1, "in"): one_each(20),
-    }
-    assert last.locked == Locked(OUTPUT_REASON)
-    assert last.legal_widths() == (5,)
 
 
 @pytest.mark.parametrize("name", ["vgg_flatten", "mobilenet", "wide_groups", "group_norm", "convnext", "rms_norm"])

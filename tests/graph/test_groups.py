@@ -15,8 +15,9 @@ from tests.support.slices import attributes_of, blocks, groups_of, one_each, sli
 BOTH_TRACERS = pytest.mark.parametrize("tracer", ["labels", "depgraph"])
 
 
-def test_a_chain_worked_by_hand():
-    first, second, third, last = zoo.graph_of(zoo.subject("vgg_flatten")).groups
+@BOTH_TRACERS
+def test_a_chain_worked_by_hand(tracer):
+    first, second, third, last = zoo.graph_of(zoo.subject("vgg_flatten"), tracer=tracer).groups
     assert (first.name, first.full, first.layers) == ("0.0", 8, ("0.0", "0.1", "2.0"))
     assert slices_of(first) == {
         ("0.0.weight", 0, "out"): one_each(8),

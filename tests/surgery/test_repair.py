@@ -17,9 +17,10 @@ from peelcli.samples import Samples
 from peelcli.surgery import repair as room
 from peelcli.surgery.prune import apply_cuts
 from peelcli.surgery.repair import Repaired, repair
-from peelcli.tensors import named_tensors, tensors_in
+from peelcli.tensors import named_tensors
 from tests.support import zoo
 from tests.support.parts import Lambda, conv_bn, head
+from tests.support.samples import distance
 
 PICTURE = (3, 8, 8)
 
@@ -36,17 +37,6 @@ def noise(*shapes: tuple[int, ...], count: int = 64, seed: int = 1) -> Samples:
     return Samples(
         tuple(tuple(torch.randn(1, *shape, generator=source) for shape in shapes) for _ in range(count)), "noise"
     )
-
-
-def distance(one: nn.Module, two: nn.Module, samples: Samples) -> float:
-    """Of the outputs, relative to the size of the first one's."""
-    apart = size = 0.0
-    with torch.no_grad():
-        for inputs in samples.inputs:
-            for a, b in zip(tensors_in(one(*inputs)), tensors_in(two(*inputs)), strict=True):
-                apart += float((a - b).double().square().sum())
-                size += float(a.double().square().sum())
-    return (apart / size) ** 0.5
 
 
 def cut_down(net: nn.Module, inputs: tuple[Any, ...], keep: dict[str, Sequence[int]]) -> tuple[Cut, ...]:

@@ -17,9 +17,10 @@ from peelcli.samples import Samples
 from peelcli.surgery import repair as room
 from peelcli.surgery.prune import apply_cuts
 from peelcli.surgery.repair import Repaired, repair
-from peelcli.tensors import named_tensors, one_sample, tensors_in
+from peelcli.tensors import named_tensors, one_sample
 from tests.support import zoo
 from tests.support.parts import Lambda, conv_bn, head
+from tests.support.samples import distance
 
 # How much nearer to the original each must come at half the channels; random ones are cut, so no channel is spared.
 FACTOR = {
@@ -51,16 +52,6 @@ def samples_like(inputs: tuple[Any, ...], count: int, seed: int) -> Samples:
     one = one_sample(inputs)
     made = (tuple(pytree.tree_map_only(torch.Tensor, another, one)) for _ in range(count))
     return Samples(tuple(made), "noise")
-
-
-def distance(one: nn.Module, two: nn.Module, samples: Samples) -> float:
-    apart = size = 0.0
-    with torch.no_grad():
-        for inputs in samples.inputs:
-            for a, b in zip(tensors_in(one(*inputs)), tensors_in(two(*inputs)), strict=True):
-                apart += float((a - b).double().square().sum())
-                size += float(a.double().square().sum())
-    return (apart / size) ** 0.5
 
 
 def halves(subject: Subject) -> tuple[Cut, ...]:

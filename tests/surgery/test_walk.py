@@ -270,8 +270,11 @@ def test_a_forward_that_catches_everything_is_left_as_well():
                 continue
         return x
 
-    with Walk(forward(stubborn), (X,)) as walk:
-        walk.advance()
+    walk = Walk(forward(stubborn), (X,))
+    walk.advance()
+    walk.close()
+    assert not walk._thread.is_alive()
+    assert walk.advance() is None
 
 
 def test_an_interrupt_while_the_forward_runs():

@@ -11,23 +11,16 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from peelcli.config import Calibration
-from peelcli.errors import InputError, SourceError
+from peelcli.errors import SourceError
 from peelcli.records import Subject
 from peelcli.samples import Samples, spread
 from peelcli.sources.data import class_ids, load_samples
 from tests.support import nets  # noqa: F401  - it enters the nets in the table
 from tests.support.parts import NETS
+from tests.support.samples import Detector, refused
 
 USUAL = Calibration()
 X, Y = torch.arange(6.0).view(6, 1).expand(6, 7), torch.tensor([5, 4, 3, 2, 1, 0])
-
-
-def refused(*arguments):
-    with pytest.raises(InputError) as caught:
-        load_samples(*arguments)
-    assert caught.value.hint
-    assert "\n" not in caught.value.message
-    return caught.value
 
 
 def firsts(samples):
@@ -88,14 +81,6 @@ def test_an_optional_argument_is_no_target_where_the_example_has_it(vectors):
 
 
 def test_detectors_and_their_targets():
-    class Detector(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 2, 3)
-
-        def forward(self, images, targets=None):
-            return [self.conv(image) for image in images]
-
     images = [torch.randn(3, 8, 8), torch.randn(3, 9, 7)]
     boxes = [{"boxes": torch.zeros(1, 4)}, {"boxes": torch.ones(2, 4)}]
     detector = Subject(Detector(), ([torch.randn(3, 8, 8)],), "detector")

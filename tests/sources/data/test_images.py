@@ -12,10 +12,11 @@ from PIL import Image
 from torch import nn
 
 from peelcli.config import Calibration
-from peelcli.errors import InputError, UsageError
+from peelcli.errors import UsageError
 from peelcli.records import Subject
 from peelcli.sources.data import class_ids, load_samples
 from peelcli.sources.data.looks import look
+from tests.support.samples import Detector, refused
 
 PLAIN = {"mean": (0.0,), "std": (1.0,)}
 
@@ -30,14 +31,6 @@ def taking(*shape, **more):
     for name, value in more.items():
         setattr(net, name, value)
     return Subject(net, (torch.randn(1, *shape),), "net")
-
-
-def refused(*arguments):
-    with pytest.raises(InputError) as caught:
-        load_samples(*arguments)
-    assert caught.value.hint
-    assert "\n" not in caught.value.message
-    return caught.value
 
 
 def test_subfolders_are_classes(tmp_path, pictures):
@@ -181,14 +174,6 @@ def test_other_inputs_are_the_examples(tmp_path, two):
 
 
 def test_detectors_take_lists(tmp_path):
-    class Detector(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 2, 3)
-
-        def forward(self, images, targets=None):
-            return [self.conv(image) for image in images]
-
     for name in ("a.png", "b.png"):
         paint(tmp_path / name)
     detector = Subject(Detector(), ([torch.randn(3, 16, 16), torch.randn(3, 16, 16)],), "detector")

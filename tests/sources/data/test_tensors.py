@@ -9,19 +9,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from peelcli.config import Calibration
-from peelcli.errors import InputError
 from peelcli.samples import spread
 from peelcli.sources.data import class_ids, collect, load_samples
+from tests.support.samples import refused
 
 USUAL = Calibration()
-
-
-def refused(*arguments):
-    with pytest.raises(InputError) as caught:
-        load_samples(*arguments)
-    assert caught.value.hint
-    assert "\n" not in caught.value.message
-    return caught.value
 
 
 def values(samples):
