@@ -13,7 +13,6 @@ from peelcli.scoring.surgeon import Reader
 
 NEEDS_SAMPLES = True
 _BLOCKS = 64  # in a wide group several channels go at once, before the rest is updated
-_INDEPENDENT = 8  # rows of one sample that count as independent, for how far covariances are trusted
 
 
 def score(material: Material) -> Scores:
@@ -37,7 +36,7 @@ def score(material: Material) -> Scores:
     groups = material.graph.groups
     weights = {piece.tensor for group in groups for piece in _reading(group)}
     found = measure(material.subject, material.samples, weights, material.seed, material.progress)
-    trust = _INDEPENDENT * len(material.samples)
+    trust = len(material.samples)  # rows of one sample say much the same
     added = [_order(group, _readers(group, found, trust)) for group in groups]
     known = [sum(values) for values in added if values is not None]
     even = sum(known) / len(known) if known else 1.0

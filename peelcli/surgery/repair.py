@@ -16,6 +16,7 @@ from peelcli.products import Product, python_functions_open
 from peelcli.records import Cut
 from peelcli.samples import Samples
 from peelcli.surgery import ridge
+from peelcli.surgery.aims import Aim, flat_beyond, joined, undone
 from peelcli.surgery.prune import entries_of
 from peelcli.surgery.surroundings import Around, Counted, look, own
 from peelcli.surgery.walk import Walk
@@ -24,8 +25,8 @@ from peelcli.tensors import forgetful, full_copy, named_tensors
 Progress = Callable[[int, int], None]
 _BYTES_AT_ONCE = 800_000_000  # of activations in one wave of samples
 _SAMPLES = 64  # every layer sees at least so many samples, where there are so many
-_ROWS = 6  # rows an input
-_FEWEST = {True: 4096, False: 1024}  # rows of a dense product, and of a grouped one
+_ROWS = 24  # rows an input
+_FEWEST = {True: 8192, False: 4096}  # rows of a dense product, and of a grouped one
 _ELEMENTS = 48_000_000  # numbers in one matrix of rows
 _ROUND_OFF = 8.0  # steps of the floating-point type: what is no further off is right
 _LIVE = 8  # tensors as large as a layer's input and output that live at once in both models
@@ -220,7 +221,7 @@ class _Fitter:
         self.product = mine
         self._alike = _grid(product) == _grid(mine)
         self.x: list[torch.Tensor] = []
-        self.error: list[torch.Tensor] = []
+        self.aims: list[Aim] = []
         self.size = 0.0  # mean square of what is aimed at
         groups, _, inputs, kernel = mine.matrix().shape
         columns = inputs * kernel
@@ -271,7 +272,7 @@ class _Fitter:
             now = torch.zeros_like(full)
             now[:, kept] = x
             self.x.append(x[None])
-            self.error.append((full - now)[None])
+            self.aims.append(Aim((full - now)[None]))
             self._measure(full)
             return
         out = wave.first.compute()
@@ -284,32 +285,33 @@ class _Fitter:
             now = now + mine.bias.detach().float().reshape(groups, 1, outputs)
         wanted = outputs_at(product, out, at)[:, kept].float()
         self._measure(wanted)
-        error = wanted + self._drift(wave, product, out, at, kept)
+        around, drift = self.around[mine.name], self._drift(wave, product, out, at, kept)
+        change, value = wanted - now.transpose(0, 1).flatten(1), around.normed(wanted)
+        if drift is not None:
+            change, value = change + undone(drift[0] - drift[1], around.scale), value + drift[0]
+        aim = Aim(change)
+        if around.ends is not None and (drift is not None or around.other < 0):
+            aim = flat_beyond(around.ends, value, change, around.scale)
         self.x.append(x)
-        self.error.append(error.unflatten(1, (groups, outputs)).transpose(0, 1) - now)
+        self.aims.append(aim.grouped(groups))
 
     def _measure(self, wanted: torch.Tensor) -> None:
         self.size = max(self.size, float(wanted.square().mean()))
 
     def _drift(
         self, wave: _Wave, product: Product, out: torch.Tensor, at: tuple[torch.Tensor, ...], kept: torch.Tensor
-    ) -> torch.Tensor | float:
-        """What the product must give on top, for a sum to come out right whose other part is off."""
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What the output is added to in the original and in the slim model; None where it is no sum."""
         around = self.around[product.name]
         theirs, ours = (counted.kept.get(around.other) for counted in wave.calls)
         if theirs is None or ours is None or any(counted.count != around.number for counted in wave.calls):
-            return 0.0  # no sum, or other calls than those that were looked at
+            return None  # no sum, or other calls than those that were looked at
         rows = math.prod(out.shape[:-1])
         if product.kind == "linear" and theirs.numel() % rows == ours.numel() % rows == 0:
             theirs, ours = (t.reshape(*out.shape[:-1], -1) for t in (theirs, ours))  # what is added may be a view
         if theirs.shape != out.shape or output_grid(product, ours) != output_grid(product, out):
-            return 0.0
-        drift = outputs_at(product, theirs, at)[:, kept].float() - outputs_at(product, ours, at).float()
-        if around.scale is None:
-            return drift
-        scale = around.scale.float()
-        safe = scale.abs() > 1e-3 * scale.abs().max()
-        return torch.where(safe, drift / torch.where(safe, scale, 1.0), 0.0)
+            return None
+        return outputs_at(product, theirs, at)[:, kept].float(), outputs_at(product, ours, at).float()
 
     def _kept(self, name: str, dim: int) -> torch.Tensor:
         gone = self._removed.get(name, {}).get(dim, set())
@@ -322,16 +324,16 @@ class _Fitter:
         self.wanted -= {other for other, last in self._last.items() if last == name}
         if not self.x:
             return
-        x, error = torch.cat(self.x, 1), torch.cat(self.error, 1)
-        self.x, self.error = [], []
-        around, outputs, weights = self.around[name], error.shape[::2], None
+        x, aim = torch.cat(self.x, 1), joined(self.aims)
+        self.x, self.aims = [], []
+        around, outputs, weights = self.around[name], aim.change.shape[::2], None
         if around.scale is not None and self.product.kind != "transposed":
             weights = around.scale.float().square().reshape(outputs)
         noise = (_ROUND_OFF * torch.finfo(self.product.weight.dtype).eps) ** 2 * self.size
-        off = not float(error.square().mean()) <= noise
+        off = not aim.distance() <= noise
         if off and x.shape[1] < x.shape[2]:
             self.result.short.append(name)
-        found = ridge.fit(x, error, self.shifted is not None, weights) if off else None
+        found = ridge.fit(x, aim, self.shifted is not None, weights) if off else None
         changed = found is not None and self._change(found)
         (self.result.fitted if changed else self.result.kept).append(name)
 

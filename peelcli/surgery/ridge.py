@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
+from peelcli.surgery.aims import Aim
+
 DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the mean second moment of an input
 _HELD = 5  # a fifth of the rows, the last ones, is held out
+_ROUNDS = 4  # of fitting again where outputs may lie anywhere in a range
+_BEYOND = 1.7  # steps go so much further than into the range: fewer rounds
 
 
 @dataclass(frozen=True)
@@ -26,17 +33,19 @@ class Fit:
     after: float
 
 
-def fit(x: torch.Tensor, error: torch.Tensor, centred: bool, weights: torch.Tensor | None = None) -> Fit | None:
-    """The change of a linear map that makes up for an error of its outputs.
+def fit(x: torch.Tensor, aim: Aim, centred: bool, weights: torch.Tensor | None = None) -> Fit | None:
+    """The change of a linear map that brings its outputs to an aim.
 
-    minimise |error - (x - mean x) change' - shift|^2 + damping * |change|^2 with the damping that is best on rows held
-    out; then once more on all rows.
+    minimise |distance from x change' + shift to the aim|^2 + damping * |change|^2 with the damping, and the number
+    of rounds, that are best on rows held out; then once more on all rows. The first round aims at the change itself, or
+    at the points of the ranges nearest to no change; each other at those nearest to what the round before gave.
 
-    Source: ridge regression; the choice of the damping by held-out rows is ours.
+    Source: ridge regression; rounds as in projections onto convex sets with relaxation (Bauschke and Borwein, 1996,
+    doi:10.1137/S0036144593251710). Ranges, and the choice by held-out rows, are ours.
 
     Args:
         x: what the map reads, shape (groups, rows, inputs); rows in the order of the samples.
-        error: what its output should be less what it is, shape (groups, rows, outputs).
+        aim: by how much the outputs should change, of shape (groups, rows, outputs).
         centred: whether the output can be shifted; else the shift is 0.
         weights: how much the error of each output matters, shape (groups, outputs); all alike by default.
 
@@ -46,45 +55,66 @@ def fit(x: torch.Tensor, error: torch.Tensor, centred: bool, weights: torch.Tens
     split = x.shape[1] - max(1, x.shape[1] // _HELD)
     if split < 2:
         return None
-    part = _System(x[:, :split], error[:, :split], centred)
-    none = _mean_square(error[:, split:], weights)
+    part, held = _System(x[:, :split], aim.rows(None, split), centred), aim.rows(split, None)
+
+    def lost(change: tuple[torch.Tensor, torch.Tensor]) -> float:
+        off = held.off(_outputs(x[:, split:], *change)).square().mean(1)
+        return float(off.mean() if weights is None else (off * weights).mean())
+
+    groups, _, outputs = aim.change.shape
+    groups, _, outputs = aim.change.shape
+    none = lost((x.new_zeros(groups, outputs, x.shape[2]), x.new_zeros(groups, outputs)))
     tried = []
     for damping in DAMPINGS:
-        weight, shift = part.solve(damping)
-        left = error[:, split:] - x[:, split:] @ weight.transpose(1, 2) - shift[:, None]
-        tried.append((_mean_square(left, weights), damping))
-    least, damping = min((pair for pair in tried if pair[0] < none), default=(none, 0.0))  # NaN counts as no better
+        factor = part.factor(damping)
+        tried += [(lost(part.solve(factor, wanted)), damping, k) for k, wanted in enumerate(part.aim.starts())]
+    least, damping, start = min((row for row in tried if row[0] < none), default=(none, 0.0, 0))  # NaN is no better
     if not damping:
         return None
-    return Fit(*_System(x, error, centred).solve(damping), none, least)
+    after, last = least, 1
+    rounds = islice(part.rounds(damping, start), 1, 1 if aim.is_point else _ROUNDS)
+    for number, change in enumerate(rounds, 2):
+        after, last = min((after, last), (lost(change), number))
+    return Fit(*next(islice(_System(x, aim, centred).rounds(damping, start), last - 1, None)), none, after)
 
 
-def _mean_square(error: torch.Tensor, weights: torch.Tensor | None) -> float:
-    squares = error.square().mean(1)
-    return float(squares.mean() if weights is None else (squares * weights).mean())
+def _outputs(x: torch.Tensor, weight: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    return x @ weight.transpose(1, 2) + shift[:, None]
 
 
 class _System:
     """Normal equations, in the smaller of their two forms."""
 
-    def __init__(self, x: torch.Tensor, y: torch.Tensor, centred: bool) -> None:
-        self.mean_x = x.mean(1) if centred else x.new_zeros(x.shape[0], x.shape[2])
-        self.mean_y = y.mean(1) if centred else y.new_zeros(y.shape[0], y.shape[2])
-        self.x = x - self.mean_x[:, None]
-        y = y - self.mean_y[:, None]
+    def __init__(self, x: torch.Tensor, aim: Aim, centred: bool) -> None:
+        self.aim, self.centred = aim, centred
+        self.mean = x.mean(1) if centred else x.new_zeros(x.shape[0], x.shape[2])
+        self.x = x - self.mean[:, None]
         self.dual = x.shape[2] > x.shape[1]  # fewer rows than inputs: a matrix of rows by rows does
         left, right = (self.x, self.x.transpose(1, 2)) if self.dual else (self.x.transpose(1, 2), self.x)
         self.gram = left @ right
-        self.right = y if self.dual else left @ y
         self.scale = self.gram.diagonal(dim1=1, dim2=2).sum(1) / x.shape[2]
 
-    def solve(self, damping: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """The change and the shift."""
+    def factor(self, damping: float) -> torch.Tensor:
+        """Of the damped matrix; NaN where it has none."""
         ridge = (damping * self.scale).clamp(min=1e-12)[:, None].expand(-1, self.gram.shape[1])
         factor, failed = torch.linalg.cholesky_ex(self.gram + torch.diag_embed(ridge))
-        solved = torch.cholesky_solve(self.right, factor)
+        return torch.where((failed != 0)[:, None, None], math.nan, factor)
+
+    def solve(self, factor: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The change, 0 where there is no factor, and the shift for outputs that are wanted."""
+        mean = wanted.mean(1) if self.centred else wanted.new_zeros(wanted.shape[0], wanted.shape[2])
+        right = wanted - mean[:, None]
+        solved = torch.cholesky_solve(right if self.dual else self.x.transpose(1, 2) @ right, factor)
         if self.dual:
             solved = self.x.transpose(1, 2) @ solved
-        solved[failed != 0] = 0.0
-        weight = solved.transpose(1, 2)
-        return weight, self.mean_y - (weight @ self.mean_x[..., None])[..., 0]
+        weight = torch.where(factor[:, :1, :1].isnan(), 0.0, solved).transpose(1, 2)
+        return weight, mean - (weight @ self.mean[..., None])[..., 0]
+
+    def rounds(self, damping: float, start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The change and the shift, better and better, from one of the aim's starts."""
+        factor, wanted = self.factor(damping), self.aim.starts()[start]
+        while True:
+            weight, shift = self.solve(factor, wanted)
+            yield weight, shift
+            outputs = _outputs(self.x, weight, shift + (weight @ self.mean[..., None])[..., 0])
+            wanted = outputs + _BEYOND * self.aim.off(outputs)

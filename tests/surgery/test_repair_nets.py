@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from peelcli.records import Cut, Subject
 from peelcli.samples import Samples
 from peelcli.surgery import repair as room
+from peelcli.surgery.aims import Aim
 from peelcli.surgery.prune import apply_cuts
 from peelcli.surgery.repair import Repaired, repair
 from peelcli.tensors import named_tensors, one_sample
@@ -201,8 +202,12 @@ def test_a_change_that_numbers_can_not_hold(monkeypatch):
     slim = apply_cuts(subject.module, cuts).half()
     module = subject.module.half()
     fit = Samples(tuple((torch.randn(1, 7).half(),) for _ in range(64)), "noise")
-    monkeypatch.setattr(room.ridge, "fit", lambda x, error, *_: room.ridge.Fit(
-        torch.full((1, error.shape[2], x.shape[2]), 1e6), torch.zeros(1, error.shape[2]), 1.0, 0.0))  # fmt: skip
+
+    def huge(x: torch.Tensor, aim: Aim, *_: object) -> room.ridge.Fit:
+        outputs = aim.change.shape[2]
+        return room.ridge.Fit(torch.full((1, outputs, x.shape[2]), 1e6), torch.zeros(1, outputs), 1.0, 0.0)
+
+    monkeypatch.setattr(room.ridge, "fit", huge)
     done = repair(module, slim, cuts, fit, 0)
     assert done.fitted == []
     assert all(torch.isfinite(p).all() for p in slim.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -243,3 +244,57 @@ def test_kept_outputs():
     assert (counted.count, list(counted.kept)) == (3, [0])
     counted.keep_only(frozenset())
     assert counted.kept == {}
+
+
+@pytest.mark.parametrize(
+    ("activation", "ends"),
+    [
+        (nn.ReLU(), (0.0, math.inf)),
+        (nn.ReLU(inplace=True), (0.0, math.inf)),
+        (nn.ReLU6(), (0.0, 6.0)),
+        (nn.Hardtanh(-2.0, 3.0), (-2.0, 3.0)),
+        (nn.Hardswish(), (-3.0, math.inf)),
+        (nn.SiLU(), None),
+        (nn.Identity(), None),
+    ],
+    ids=lambda value: str(value),
+)
+def test_where_what_follows_is_flat(activation: nn.Module, ends: tuple[float, float] | None):
+    norm = nn.BatchNorm2d(4)
+    norm.bias.data.fill_(0.5)
+    found = look(
+        nn.Sequential(nn.Conv2d(3, 4, 3), norm, activation, nn.Conv2d(4, 2, 1)).eval(), (torch.ones(1, 3, 5, 5),)
+    )
+    assert found["0.weight"].ends == ends
+    assert found["0.weight"].normed(torch.zeros(1, 4)).tolist() == [[0.5] * 4]
+    assert found["3.weight"].ends is None
+
+
+def test_a_clamp_with_one_end():
+    conv = nn.Conv2d(3, 4, 1)
+    found = around(lambda net, x: net.conv(x).clamp(max=2.0), torch.ones(1, 3, 2, 2), conv=conv)
+    assert found["conv.weight"].ends == (-math.inf, 2.0)
+
+
+def test_what_is_taken_elsewhere_too_is_not_free_beyond_the_ends():
+    def twice(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        y = net.conv(x)
+        return y.relu() + y
+
+    assert around(twice, torch.ones(1, 3, 2, 2), conv=nn.Conv2d(3, 4, 1))["conv.weight"].ends is None
+
+
+def test_a_sum_before_a_relu():
+    def block(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        y = net.one(x)
+        return (net.two(y.relu()) + y).relu()
+
+    found = around(block, torch.ones(1, 4, 2, 2), one=nn.Conv2d(4, 4, 1), two=nn.Conv2d(4, 4, 1))
+    assert found["two.weight"].ends == (0.0, math.inf)
+    assert found["one.weight"].ends is None
+
+
+def test_a_part_of_a_sum_that_does_not_aim_at_it_keeps_its_own_value():
+    found = look(nn.Sequential(nn.ReLU(), Residual(8, 6, 10, 2)).eval(), (torch.randn(1, 8, 6, 6),))
+    assert found["1.conv2.weight"].ends is None  # its shortcut comes later: what it is added to is not known yet
+    assert found["1.short.weight"].ends == (0.0, math.inf)
