@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from peelcli import synthetic
 from peelcli.allocation.allocate import TRIED, allocate
 from peelcli.config import Calibration, Options
 from peelcli.fidelity import Judge, takes_batches
@@ -39,6 +40,7 @@ class Evidence:
         repairs: whether the user wants repair.
         seed: of everything random.
         notes: on the samples.
+        synthetic: whether the samples are patterns, and the subject's BatchNorm statistics those of the patterns.
     """
 
     subject: Subject
@@ -47,6 +49,7 @@ class Evidence:
     repairs: bool
     seed: int
     notes: tuple[str, ...]
+    synthetic: bool = False
 
 
 def gather(
@@ -64,8 +67,13 @@ def gather(
     if wanted.data is None:
         return subject, None
     metric = load_metric(wanted.metric) if wanted.metric else None
-    samples = load_samples(wanted.data, subject, wanted, progress)
+    if made := wanted.synthetic:
+        samples = synthetic.samples(subject, wanted.samples, seed)
+    else:
+        samples = load_samples(wanted.data, subject, wanted, progress)
     subject = original = _with_known_input(subject, samples)
+    if made:
+        subject = replace(subject, module=synthetic.stand_in(subject.module, samples))
     fit, held = samples.split(min(_HELD, len(samples)))
     fit = _mixed(fit, seed)
     device = torch.device(wanted.device)
@@ -75,7 +83,7 @@ def gather(
         fit = replace(fit, single=True)
     judge = Judge(subject.module, held, metric, wanted.metric.rpartition(":")[2] if wanted.metric else "", device)
     notes = (*samples.notes, *_other_shape(subject, samples), *judge.notes)
-    return original, Evidence(subject, fit, judge, wanted.repair != "none", seed, notes)
+    return original, Evidence(subject, fit, judge, wanted.repair != "none", seed, notes, made)
 
 
 def _with_known_input(subject: Subject, samples: Samples) -> Subject:
@@ -186,22 +194,35 @@ def mended(
         Of equally near ones the one that was changed less.
     """
     judge = evidence.judge
+    work = apply_cuts(evidence.subject.module, cuts) if evidence.synthetic else slim
+    cut = judge.distance(work)
     fidelity = Fidelity(
-        len(evidence.fit), judge.held, judge.distance(slim), None, judge.metric_name, judge.original, evidence.notes
+        len(evidence.fit), judge.held, cut, None, judge.metric_name, judge.original, evidence.notes, evidence.synthetic
     )
     if not evidence.repairs or all(cut.width == cut.group.full for cut in cuts):
         return slim, fidelity
     device = next((p.device for p in evidence.subject.module.parameters()), torch.device("cpu"))
-    copy = full_copy(slim).to(device)
+    copy = full_copy(work).to(device)
     done = repair(evidence.subject.module, copy, cuts, evidence.fit, evidence.seed, progress)
-    tried = [(fidelity.cut, slim, "none, because what was tried was no nearer to the original on held-out samples")]
+    tried = [(cut, work, "none, because what was tried was no nearer to the original on held-out samples")]
     tried.append((judge.distance(copy), copy, ""))
-    if has_statistics(copy):
+    if has_statistics(copy) and not evidence.synthetic:
         anew = reestimated(copy, evidence.fit)
         tried.append((judge.distance(anew), anew, "BatchNorm statistics taken anew"))
     distance, best, what = min(tried, key=lambda row: figure(row[0]))
-    notes = (*evidence.notes, *(done.notes() if best is not slim else ()), *([f"repair: {what}"] if what else []))
-    if best is slim:
+    notes = (*evidence.notes, *(done.notes() if best is not work else ()), *([f"repair: {what}"] if what else []))
+    if best is work:
         return slim, replace(fidelity, notes=notes)
     home = next((p.device for p in slim.parameters()), torch.device("cpu"))
-    return best.to(home), replace(fidelity, repaired=distance, notes=notes)
+    return _brought_home(slim, work, best, evidence.synthetic).to(home), replace(
+        fidelity, repaired=distance, notes=notes
+    )
+
+
+def _brought_home(slim: nn.Module, work: nn.Module, best: nn.Module, synthetic_ones: bool) -> nn.Module:
+    """The repaired model; of a stand-in only what was changed."""
+    if not synthetic_ones:
+        return best
+    copy = full_copy(slim)
+    synthetic.carried_over(copy, work, best)
+    return copy

@@ -149,12 +149,17 @@ Deviations = Annotated[
 ]
 
 
+SYNTHETIC = "synthetic"
+"""What stands in place of data where there is none."""
+
+
 class Calibration(BaseModel):
     """What the model sees in use, how it is read, and what is done with it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     data: Any | None = Field(
-        None, description="calibration samples: a folder of images, .npy/.npz/.pt/.safetensors, or file.py:function"
+        None,
+        description="calibration samples: a folder of images, tensor files, file.py:function, or synthetic for none",
     )
     samples: int = Field(256, ge=2, description="how many samples are used at most")
     image_size: int | None = Field(None, ge=1, description="height and width that images are brought to")
@@ -163,6 +168,11 @@ class Calibration(BaseModel):
     metric: str | None = Field(None, description="what judges outputs by targets, more is better: file.py:function")
     repair: Repair = Field("auto", description="auto: make up for what was cut, from the samples")
     device: str = Field("cpu", description="where scores and repair are computed, e.g. cuda")
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the user has no data."""
+        return isinstance(self.data, str) and self.data == SYNTHETIC
 
 
 class Settings(TypedDict, total=False):

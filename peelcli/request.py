@@ -19,6 +19,7 @@ from peelcli.scoring import table
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 _OF_SAMPLES = ("samples", "image_size", "mean", "std", "metric")
+_OF_REAL_SAMPLES = ("image_size", "mean", "std", "metric")
 _GIVE = "give --data: a folder of images, .npy/.npz/.pt/.safetensors, or FILE.py:FUNCTION"
 
 
@@ -75,6 +76,11 @@ def _check_calibration(settings: Mapping[str, Any]) -> None:
         if unread:
             flag = "--" + unread[0].replace("_", "-")
             raise UsageError(f"{flag} goes with samples, and there are none", hint=f"{_GIVE}, or leave {flag} away")
+    elif calibration.synthetic:
+        unread = [name for name in _OF_REAL_SAMPLES if settings.get(name) is not None]
+        if unread:
+            flag = "--" + unread[0].replace("_", "-")
+            raise UsageError(f"{flag} goes with real samples", hint=f"{_GIVE}, or leave {flag} away")
     if calibration.device != "cpu":
         from peelcli.devices import check_device  # torch loads here
 

@@ -36,6 +36,7 @@ class Fidelity:
         metric: name of the metric, or "".
         original: the original's own figure by that metric.
         notes: what the repair did and could not do, one sentence each.
+        synthetic: whether the samples are made-up patterns, so that nothing is known of real ones.
     """
 
     fitted: int
@@ -45,6 +46,7 @@ class Fidelity:
     metric: str = ""
     original: float | None = None
     notes: tuple[str, ...] = ()
+    synthetic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,8 +193,9 @@ TracerOpt = Annotated[
 DataOpt = Annotated[
     str | None,
     typer.Option(
-        metavar="PATH|FILE.py:FUNCTION",
-        help="calibration samples: a folder of images, .npy/.npz/.pt/.safetensors, or a function that yields them",
+        metavar="PATH|FILE.py:FUNCTION|synthetic",
+        help="calibration samples: a folder of images, .npy/.npz/.pt/.safetensors, or a function that yields them; "
+        '"synthetic" for none: random patterns, for models with BatchNorm',
         rich_help_panel=CALIBRATION,
         show_default=False,
     ),

@@ -91,6 +91,7 @@ def _fidelity(fidelity: Fidelity) -> dict[str, Any]:
     return {
         "fitted": fidelity.fitted,
         "held": fidelity.held,
+        "synthetic": fidelity.synthetic,
         "cut": _distance(fidelity.cut),
         "repaired": None if fidelity.repaired is None else _distance(fidelity.repaired),
         "metric": fidelity.metric or None,

@@ -10,7 +10,7 @@ from peelcli.records import Run
 from peelcli.report.layout import figure, indented, short, table
 from peelcli.results import Distance, Fidelity
 
-NO_SAMPLES = "no samples: nothing was repaired, accuracy is not known; give --data"
+NO_SAMPLES = "no samples: nothing was repaired, accuracy is not known; give --data, or --data synthetic"
 _ACCURACY = "accuracy"
 _Row = tuple[str, str, Callable[[float | None], str]]  # a field of Distance, its label, how it is written
 
@@ -21,7 +21,12 @@ def fidelity(run: Run) -> list[RenderableType]:
     if found is None:
         return []
     columns = [found.cut] if found.repaired is None else [found.cut, found.repaired]
-    made = table("against the original", ">original", ">cut", *([">repaired"] if found.repaired else []))
+    made = table(
+        "against the original" + ", synthetic samples" * found.synthetic,
+        ">original",
+        ">cut",
+        *([">repaired"] if found.repaired else []),
+    )
     for name, label, written in _rows(found, columns):
         original = found.original if name == "metric" else None
         made.add_row(label, written(original), *(written(getattr(column, name)) for column in columns))

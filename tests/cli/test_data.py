@@ -97,3 +97,23 @@ def test_samples_that_can_t_be_used(crops, run_peel, case):
     assert second.startswith("hint: ")
     for word in words:
         assert word in done.stderr
+
+
+def test_repair_without_any_data(crops, run_peel, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("elsewhere")
+    command = ["prune", crops / "model.pt", *HALF, "--data", "synthetic", "--samples", 16]
+    done = run_peel(*command, "--out", "slim.onnx", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "against the original, synthetic samples" in done.stdout
+    assert "what the slim model does on real ones is not known" in " ".join(done.stdout.split())
+    assert sorted(files_in(folder)) == ["slim.onnx"]
+    document = json.loads(run_peel(*command, "--output-format", "json", cwd=folder).stdout)
+    assert document["fidelity"]["synthetic"] is True
+    assert document["fidelity"]["held"] == 3
+
+
+def test_real_samples_only(crops, run_peel):
+    done = run_peel("prune", crops / "model.pt", *HALF, "--data", "synthetic", "--mean", "0.5", "--out", "x.onnx")
+    assert done.returncode == 2
+    assert "--mean goes with real samples" in done.stderr
+    assert not (crops / "x.onnx").exists()

@@ -109,7 +109,8 @@ onnx_parity          FAILED                inf    0.0001
 
 notes
   the input was guessed
-  no samples: nothing was repaired, accuracy is not known; give --data
+  no samples: nothing was repaired, accuracy is not known; give --data, or
+    --data synthetic
 not counted, no formula is known for
   aten.fft
 time
@@ -306,6 +307,7 @@ def test_fidelity_and_candidates_as_a_document():
     assert found["fidelity"] == {
         "fitted": 192,
         "held": 64,
+        "synthetic": False,
         "cut": {"relative": 0.4567, "kl": 1.25, "agreement": 0.6125, "metric": 0.5},
         "repaired": repaired,
         "metric": "accuracy",
