@@ -110,7 +110,7 @@ onnx_parity          FAILED                inf    0.0001
 notes
   the input was guessed
   no samples: nothing was repaired, accuracy is not known; give --data, or
-    --data synthetic
+  --data synthetic
 not counted, no formula is known for
   aten.fft
 time
