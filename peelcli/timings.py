@@ -74,14 +74,14 @@ class Timed:
 
     Attributes:
         ratio: to the first file; None for that one itself.
-        macs: multiply-adds of one sample, as onnxruntime ran them; None where it was not looked at.
+        macs: multiply-adds of one call: of its convolutions and matrix products, as they stand in the file.
         reasons: why it is not faster, or by less than its multiply-adds say; one sentence each.
     """
 
     path: str
     latency: Latency
     ratio: Ratio | None = None
-    macs: int | None = None
+    macs: int = 0
     reasons: tuple[str, ...] = ()
 
 

@@ -35,6 +35,7 @@ _STAGES = {
     "judge": "comparing with the original",
     "verify": "proving the slim model",
     "export": "writing and checking",
+    "bench": "timing in turns",
 }
 _NO_TERMINAL_WIDTH = 100
 _TYPER_SAW_CTRL_C = 130

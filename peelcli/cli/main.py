@@ -9,6 +9,7 @@ import typer
 
 from peelcli import __version__
 from peelcli.cli import console, settings
+from peelcli.cli.bench import bench
 from peelcli.cli.options import (
     AlignOpt,
     AllocateOpt,
@@ -233,6 +234,9 @@ def inspect(
         console.show_json(inspection.document(found))
     else:
         console.show(inspection.table(found))
+
+
+app.command()(bench)
 
 
 _NO_SETTINGS = {"model", "plan", "out", "output_format", "config"}

@@ -100,7 +100,10 @@ def _assigned(wanted: Sequence[Wanted], given: Sequence[Given], path: str) -> di
 
 def _closed(wanted: Wanted, given: Given | None, batch: int | None, path: str) -> tuple[int, ...]:
     if given is not None and len(given.shape) != len(wanted.shape):
-        raise InputError(f"{wanted.name} of {path} is {_told(wanted)}, not {'x'.join(map(str, given.shape))}")
+        raise InputError(
+            f"{wanted.name} of {path} is {_told(wanted)}, not {'x'.join(map(str, given.shape))}",
+            hint=f"give it, e.g. --input {wanted.name}={_filled(wanted)}",
+        )
     sizes = []
     for position, size in enumerate(wanted.shape):
         said = given.shape[position] if given else None
