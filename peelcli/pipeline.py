@@ -22,7 +22,7 @@ from peelcli.config import Calibration, Options, Settings, Source
 from peelcli.errors import PlanError, UsageError
 from peelcli.export import targets
 from peelcli.graph import cost
-from peelcli.planning import Clock, Progress, Settled, carry_out, failure, find_groups, mend, settle
+from peelcli.planning import Clock, Progress, Settled, carry_out, failure, find_groups, mend, prepare, settle
 from peelcli.records import Artifact, Inspection, Plan, Run, Subject
 from peelcli.request import Paths
 from peelcli.sources import digest, inputs
@@ -91,7 +91,8 @@ def prune(
     with clock.stage("load"):
         subject = load(model, example, **settings)
     subject, evidence = _evidence(subject, wanted.calibration, wanted.options.seed, clock)
-    settled = settle(subject, wanted.budget, wanted.options, clock, evidence)
+    prepared = prepare(subject, wanted.options, clock, evidence)
+    settled = settle(subject, prepared, wanted.budget, wanted.options, clock, evidence)
     return _finish(subject, mend(settled, clock, evidence), wanted.paths, clock)
 
 
@@ -127,7 +128,9 @@ def plan_run(
     with clock.stage("load"):
         subject = load(model, example, **settings)
     subject, evidence = _evidence(subject, wanted.calibration, wanted.options.seed, clock)
-    run = _finish(subject, settle(subject, wanted.budget, wanted.options, clock, evidence), (), clock).run
+    prepared = prepare(subject, wanted.options, clock, evidence)
+    settled = settle(subject, prepared, wanted.budget, wanted.options, clock, evidence)
+    run = _finish(subject, settled, (), clock).run
     for path in wanted.paths:
         files.write_text_atomically(path, plans.to_json(run.plan))
     written = (Artifact(str(path), "plan", path.stat().st_size) for path in wanted.paths)

@@ -36,6 +36,7 @@ _STAGES = {
     "verify": "proving the slim model",
     "export": "writing and checking",
     "bench": "timing in turns",
+    "sweep": "working on points",
 }
 _NO_TERMINAL_WIDTH = 100
 _TYPER_SAW_CTRL_C = 130

@@ -44,6 +44,7 @@ from peelcli.cli.options import (
     TrustOpt,
     WeightsOpt,
 )
+from peelcli.cli.sweep import sweep
 
 if TYPE_CHECKING:
     from peelcli.records import Run
@@ -237,6 +238,7 @@ def inspect(
 
 
 app.command()(bench)
+app.command()(sweep)
 
 
 _NO_SETTINGS = {"model", "plan", "out", "output_format", "config"}
