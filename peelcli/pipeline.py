@@ -19,6 +19,7 @@ import peelcli
 from peelcli import calibration, config, files, plans, request
 from peelcli.calibration import Evidence
 from peelcli.config import Calibration, Options, Settings, Source
+from peelcli.deadlines import settle_in_time
 from peelcli.errors import PlanError, UsageError
 from peelcli.export import targets
 from peelcli.graph import cost
@@ -92,7 +93,8 @@ def prune(
         subject = load(model, example, **settings)
     subject, evidence = _evidence(subject, wanted.calibration, wanted.options.seed, clock)
     prepared = prepare(subject, wanted.options, clock, evidence)
-    settled = settle(subject, prepared, wanted.budget, wanted.options, clock, evidence)
+    decide = settle if wanted.budget.latency is None else settle_in_time
+    settled = decide(subject, prepared, wanted.budget, wanted.options, clock, evidence)
     return _finish(subject, mend(settled, clock, evidence), wanted.paths, clock)
 
 
@@ -129,7 +131,8 @@ def plan_run(
         subject = load(model, example, **settings)
     subject, evidence = _evidence(subject, wanted.calibration, wanted.options.seed, clock)
     prepared = prepare(subject, wanted.options, clock, evidence)
-    settled = settle(subject, prepared, wanted.budget, wanted.options, clock, evidence)
+    decide = settle if wanted.budget.latency is None else settle_in_time
+    settled = decide(subject, prepared, wanted.budget, wanted.options, clock, evidence)
     run = _finish(subject, settled, (), clock).run
     for path in wanted.paths:
         files.write_text_atomically(path, plans.to_json(run.plan))
@@ -258,5 +261,6 @@ def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], clock: Cl
         notes=settled.plan.notes,
         fidelity=settled.fidelity,
         candidates=settled.candidates,
+        pace=settled.pace,
     )
     return Pruned(settled.slim, run)

@@ -39,6 +39,7 @@ from peelcli.sources import digest
 from peelcli.sources.inputs import texts
 from peelcli.surgery import verify
 from peelcli.surgery.prune import apply_cuts
+from peelcli.timings import Pace
 
 
 class Progress(Protocol):
@@ -82,6 +83,7 @@ class Settled:
         after: what the slim model costs by independent counters; None where it does not run.
         candidates: the allocations that were compared, where that was asked for.
         fidelity: how the slim model compares with the original on samples.
+        pace: how a budget of latency was met, where there is one.
     """
 
     plan: Plan
@@ -91,6 +93,7 @@ class Settled:
     uncounted: tuple[str, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     fidelity: Fidelity | None = None
+    pace: Pace | None = None
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -144,6 +147,7 @@ def settle(
     clock: Clock,
     evidence: Evidence | None = None,
     *,
+    more: Sequence[Limit] = (),
     proven: bool = False,
 ) -> Settled:
     """Plan, cut a copy and prove it; where a group breaks the proof, lock it and plan again.
@@ -155,6 +159,7 @@ def settle(
         options: how to plan.
         clock: told of the stages.
         evidence: samples, for the choice among allocations.
+        more: limits beside those of the budget, on costs that are only predicted.
         proven: the cut of every channel that may go was shown to be right before: only costs are checked.
 
     Returns:
@@ -164,7 +169,8 @@ def settle(
         NothingToPrune: no group has a choice.
         BudgetOutOfReach: the least legal widths cost more than the budget.
     """
-    limits = bounds = limits_of(budget, prepared.before)
+    limits = limits_of(budget, prepared.before)
+    bounds = (*limits, *more)
     unproven: list[str] = []
     for tries_left in reversed(range(REPLANS)):
         try:
@@ -305,7 +311,7 @@ def limits_of(budget: Budget, before: Costs) -> tuple[Limit, ...]:
 def _tightened(limits: Sequence[Limit], after: Costs) -> tuple[Limit, ...]:
     """Plan for less where thop counts what no formula here has, by as much as it was over."""
     return tuple(
-        replace(limit, bound=limit.bound - max(0, getattr(after, limit.count) - limit.bound)) for limit in limits
+        replace(limit, bound=limit.bound - max(0, getattr(after, limit.count, 0) - limit.bound)) for limit in limits
     )
 
 

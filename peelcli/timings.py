@@ -93,3 +93,44 @@ class Bench:
     inputs: tuple[str, ...]
     files: tuple[Timed, ...]
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One plan for a budget of latency, as shares of the original's time.
+
+    Attributes:
+        predicted: from the tables of layers.
+        measured: in turns with the original.
+    """
+
+    predicted: float
+    measured: Ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """A budget of latency, and how it was met.
+
+    Attributes:
+        asked: the budget, e.g. "50%" or "5ms".
+        allowed: the share of the original's time that it is.
+        before, after: of the original and of the slim model, which took turns.
+        tries: plans that were made and measured, in order.
+        kept: which of them is the result.
+        layers: times of single layers that were measured for it; the others were known on this machine.
+    """
+
+    asked: str
+    conditions: Conditions
+    allowed: float
+    before: Latency
+    after: Latency
+    tries: tuple[Try, ...]
+    kept: int
+    layers: int
+
+    @property
+    def ratio(self) -> Ratio:
+        """Of the result."""
+        return self.tries[self.kept].measured

@@ -6,12 +6,12 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 from peelcli.graph.cost import evaluate, groups_of, term_at
-from peelcli.records import ChannelGraph, CostModel, Limit, Polynomial, Term, Widths
+from peelcli.records import ChannelGraph, CostModel, Limit, Polynomial, Table, Term, Widths
 
 
 def polynomial_of(model: CostModel, limit: Limit) -> Polynomial:
     """The count that a limit bounds."""
-    return {"macs": model.macs, "thop_macs": model.thop, "params": model.params}[limit.count]
+    return {"macs": model.macs, "thop_macs": model.thop, "params": model.params, "latency": model.latency}[limit.count]
 
 
 class Meter:
@@ -30,7 +30,7 @@ class Meter:
         self.legal = tuple(group.legal_widths() for group in graph.groups)
         self.free = tuple(g for g, widths in enumerate(self.legal) if len(widths) > 1)
         self._polynomials = [polynomial_of(graph.cost, limit) for limit in limits]
-        self._touching: list[dict[int, list[Term]]] = [_by_group(p) for p in self._polynomials]
+        self._touching: list[dict[int, list[Term | Table]]] = [_by_group(p) for p in self._polynomials]
 
     def counts(self, widths: Sequence[int]) -> tuple[int, ...]:
         """Every bounded count at the given widths, in the order of the limits."""
@@ -82,8 +82,8 @@ class Meter:
         return widths[position] if position >= 0 else None
 
 
-def _by_group(polynomial: Polynomial) -> dict[int, list[Term]]:
-    table: dict[int, list[Term]] = {}
+def _by_group(polynomial: Polynomial) -> dict[int, list[Term | Table]]:
+    table: dict[int, list[Term | Table]] = {}
     for term in polynomial:
         for group in groups_of(term):
             table.setdefault(group, []).append(term)

@@ -35,6 +35,7 @@ _STAGES = {
     "judge": "comparing with the original",
     "verify": "proving the slim model",
     "export": "writing and checking",
+    "latency": "timing layers alone",
     "bench": "timing in turns",
     "sweep": "working on points",
 }

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from peelcli.errors import InputError, UsageError
 from peelcli.latency import inputs, providers
 from peelcli.latency.inputs import Given
-from peelcli.latency.measure import CONFIDENCE, SECONDS, Progress, take_turns
 from peelcli.latency.reasons import reasons, work_of
 from peelcli.latency.session import Session
+from peelcli.latency.turns import CONFIDENCE, SECONDS, Progress, take_turns
 from peelcli.timings import Bench, Conditions, Timed
 
 
@@ -71,11 +72,10 @@ def _under(
     confidence: float,
     progress: Progress | None,
 ) -> Bench:
-    sessions = [Session(path, where, given) for path in paths]
-    _check_alike(sessions)
-    latencies, ratios = take_turns(sessions, seconds * len(paths), confidence, progress)
-    told = tuple(f"{name}={'x'.join(map(str, shape))}" for name, shape in sessions[0].shapes.items())
-    del sessions
+    shapes = _alike([Session(path, where, given) for path in paths])
+    loads = [partial(Session, path, where, given) for path in paths]
+    latencies, ratios = take_turns(loads, seconds * len(paths), confidence, progress)
+    told = tuple(f"{name}={'x'.join(map(str, shape))}" for name, shape in shapes.items())
     works = [work_of(path, where, given) for path in paths]
     files = tuple(
         Timed(str(path), latency, ratio, work.macs, reasons(works[0], work, ratio) if ratio else ())
@@ -84,8 +84,8 @@ def _under(
     return Bench(where, told, files)
 
 
-def _check_alike(sessions: Sequence[Session]) -> None:
-    """Times at different inputs say nothing of one another."""
+def _alike(sessions: Sequence[Session]) -> Mapping[str, tuple[int, ...]]:
+    """The shapes of the inputs, by name; times at different ones say nothing of one another."""
     first = sessions[0]
     for other in sessions[1:]:
         if list(other.shapes.values()) != list(first.shapes.values()):
@@ -93,6 +93,7 @@ def _check_alike(sessions: Sequence[Session]) -> None:
                 f"{other.name} takes {_told(other)}, {first.name} takes {_told(first)}: their times can't be compared",
                 hint="give one shape for both with --input, or time each alone",
             )
+    return first.shapes
 
 
 def _told(session: Session) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -33,7 +33,7 @@ class Node:
     Attributes:
         name: as the profiler calls it, without what onnxruntime adds.
         op: the operator.
-        seconds: median over some calls.
+        seconds: over some calls, their median or their least.
         shapes: of the inputs; () for one that is absent.
         out: of the first output.
         bytes: of all inputs, weights and outputs.
@@ -79,7 +79,7 @@ class Profile:
 
     Attributes:
         nodes: in the order in which they ran.
-        call: seconds of the call as a whole, median.
+        call: seconds of the call as a whole, likewise.
     """
 
     nodes: tuple[Node, ...]
@@ -97,7 +97,11 @@ class Profile:
 
 
 def profile(
-    model: Path | bytes, conditions: Conditions, given: Sequence[Given] = (), optimised: bool = True
+    model: Path | bytes,
+    conditions: Conditions,
+    given: Sequence[Given] = (),
+    optimised: bool = True,
+    typical: Callable[[Sequence[float]], float] = median,
 ) -> Profile:
     """Run a model some times under the profiler.
 
@@ -106,6 +110,7 @@ def profile(
         conditions: provider, threads and batch size.
         given: shapes that the file leaves open.
         optimised: False runs the nodes as they stand in the file, once: for what they do, not for how long.
+        typical: what is told of the times of some calls.
 
     Raises:
         PeelError: as Session.
@@ -125,11 +130,11 @@ def profile(
             spent += session.call()
             calls += 1
         events = json.loads(session.end_profiling().read_text("utf-8"))
-    return _read(events, skip=1 if calls else 0)
+    return _read(events, typical, skip=1 if calls else 0)
 
 
-def _read(events: Sequence[Mapping[str, Any]], skip: int) -> Profile:
-    """Medians of a node's times over the calls; the first `skip` calls were cold."""
+def _read(events: Sequence[Mapping[str, Any]], typical: Callable[[Sequence[float]], float], skip: int) -> Profile:
+    """Each node's times summed up over the calls; the first `skip` calls were cold."""
     times: dict[int, list[float]] = defaultdict(list)
     first: dict[int, Mapping[str, Any]] = {}
     whole = []
@@ -140,8 +145,8 @@ def _read(events: Sequence[Mapping[str, Any]], skip: int) -> Profile:
             first.setdefault(index, event)
         elif event["name"] == "model_run":
             whole.append(event["dur"] * 1e-6)
-    nodes = tuple(_node(event, median(times[index][skip:] or times[index])) for index, event in first.items())
-    return Profile(nodes, median(whole[skip:] or whole))
+    nodes = tuple(_node(event, typical(times[index][skip:] or times[index])) for index, event in first.items())
+    return Profile(nodes, typical(whole[skip:] or whole))
 
 
 def _node(event: Mapping[str, Any], seconds: float) -> Node:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from peelcli.records import Check, Costs, Cut, Run
+from peelcli.report import pace
 from peelcli.results import Candidate, Distance, Fidelity
 
 
@@ -39,6 +40,7 @@ def document(run: Run) -> dict[str, Any]:
         "groups": [_group(cut) for cut in run.plan.cuts],
         "checks": [check_document(check) for check in run.checks],
         "fidelity": None if run.fidelity is None else fidelity_document(run.fidelity),
+        "latency": None if run.pace is None else pace.document(run.pace),
         "candidates": [_candidate(candidate) for candidate in run.candidates],
         "outputs": [artifact.path for artifact in run.artifacts],
         "uncounted": list(run.uncounted),

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from peelcli.latency import inputs, statistics
@@ -15,12 +16,14 @@ from peelcli.timings import Conditions, Latency, Ratio
 
 Source = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
+Load = Callable[[], Session]
 
 SECONDS = 5.0  # for all files together, without warming up
-MOST_ROUNDS = 200
+_LOADS = 3
+_ROUNDS = (statistics.LEAST_ROUNDS // _LOADS, 66)  # the fewest and the most after each load
 _SLICE = 0.01  # seconds of a turn: short, so that what disturbs one file disturbs the next one too
 _MOST_CALLS = 50  # of one file in one turn
-_WARM_SECONDS, _WARM_CALLS = 0.5, 3
+_WARM_SECONDS, _WARM_CALLS = 0.3, 3
 CONFIDENCE = 0.95
 
 
@@ -38,9 +41,8 @@ def measure(
     Raises:
         PeelError: the file can't be loaded or run; the message says why.
     """
-    session = Session(Path(path), conditions or Conditions(), inputs.read(given))
-    rounds = _turns([session], seconds, None)
-    return statistics.latency([call for turns in rounds for turn in turns for call in turn])
+    shapes = inputs.read(given)
+    return take_turns([lambda: Session(Path(path), conditions or Conditions(), shapes)], seconds)[0][0]
 
 
 def compare(
@@ -55,14 +57,14 @@ def compare(
     Args and errors are those of `measure`.
     """
     where, shapes = conditions or Conditions(), inputs.read(given)
-    sessions = [Session(Path(path), where, shapes) for path in (before, after)]
-    (first, second), (_, ratio) = take_turns(sessions, seconds)
+    loads = [partial(Session, Path(path), where, shapes) for path in (before, after)]
+    (first, second), (_, ratio) = take_turns(loads, seconds)
     assert ratio is not None, "only the first has none"
     return first, second, ratio
 
 
 def take_turns(
-    sessions: Sequence[Session],
+    loads: Sequence[Load],
     seconds: float = SECONDS,
     confidence: float = CONFIDENCE,
     progress: Progress | None = None,
@@ -70,10 +72,11 @@ def take_turns(
     """Time several models, interleaved.
 
     In each round every model has one turn of some calls, in an order that changes. A round's figure of a model is its
-    fastest call in it, so that a call that was interrupted does not count; ratios are taken within rounds.
+    fastest call in it, so that a call that was disturbed does not count; ratios are taken within rounds. All models
+    are loaded anew some times, because where their weights happen to lie moves a time by a few percent.
 
     Args:
-        sessions: the models; the first is the one that others are compared with.
+        loads: the models; the first is the one that others are compared with.
         seconds: for all together; there are 9 rounds at least, and 200 at most.
         confidence: of the intervals.
         progress: told (seconds gone, seconds in all).
@@ -81,28 +84,35 @@ def take_turns(
     Returns:
         A Latency for each model over all its calls, and its Ratio to the first, None for that itself.
     """
-    rounds = list(_turns(sessions, seconds, progress))
+    rounds: list[list[list[float]]] = []
+    for number in range(_LOADS):
+        told = partial(_tell, progress, number * seconds / _LOADS, seconds)
+        rounds += _turns([load() for load in loads], seconds / _LOADS, told)
     least = [[min(turn) for turn in turns] for turns in rounds]
-    latencies = tuple(statistics.latency([call for turns in rounds for call in turns[k]]) for k in range(len(sessions)))
+    latencies = tuple(statistics.latency([call for turns in rounds for call in turns[k]]) for k in range(len(loads)))
     ratios = tuple(
         statistics.ratio([(turns[0], turns[k]) for turns in least], confidence) if k else None
-        for k in range(len(sessions))
+        for k in range(len(loads))
     )
     return latencies, ratios
 
 
-def _turns(sessions: Sequence[Session], seconds: float, progress: Progress | None) -> Iterator[list[list[float]]]:
+def _tell(progress: Progress | None, before: float, whole: float, gone: float) -> None:
+    if progress:
+        progress(round(min(before + gone, whole)), max(1, round(whole)))
+
+
+def _turns(sessions: Sequence[Session], seconds: float, tell: Callable[[float], None]) -> Iterator[list[list[float]]]:
     """For each round, for each model the seconds of its calls."""
     calls = [_warmed(session) for session in sessions]
     start, number = time.perf_counter(), 0
     with _no_collection():
-        while number < statistics.LEAST_ROUNDS or (number < MOST_ROUNDS and time.perf_counter() - start < seconds):
+        while number < _ROUNDS[0] or (number < _ROUNDS[1] and time.perf_counter() - start < seconds):
             turns: list[list[float]] = [[] for _ in sessions]
             for k in _order(len(sessions), number):
                 turns[k] = [sessions[k].call() for _ in range(calls[k])]
             number += 1
-            if progress:
-                progress(min(round(time.perf_counter() - start), round(seconds)), round(seconds))
+            tell(time.perf_counter() - start)
             yield turns
 
 
