@@ -180,7 +180,7 @@ class Table:
     Attributes:
         sizes: one or two, the axes.
         knots: for each axis, sizes in ascending order.
-        values: at all combinations of knots, the last axis the fastest; never falling along an axis.
+        values: at all combinations of knots, the last axis the fastest.
     """
 
     label: str

@@ -51,7 +51,7 @@ def allocate(
 
 def _check_reach(meter: Meter) -> None:
     """Refuse a budget before any work when not even the least widths fit."""
-    for limit, least in zip(meter.limits, meter.counts(meter.graph.least), strict=True):
+    for limit, least in zip(meter.limits, meter.counts(meter.least), strict=True):
         if least > limit.bound:
             raise BudgetOutOfReach(_NAMES[limit.count], _amount(limit, least), _amount(limit, limit.bound))
 

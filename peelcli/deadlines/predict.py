@@ -17,8 +17,8 @@ from peelcli.records import Polynomial, Table
 def latency_of(original: Path, seen: Sequence[Seen], taken: Measurements, whole: float) -> Polynomial:
     """The latency of a network, in nanoseconds, equal to what the original takes at its own widths.
 
-    Each layer's table has the height that the profiler finds for it inside of the network. What is left of a call,
-    between and beside these layers, falls with the numbers that they put out.
+    Each layer's table has the height that the profiler finds for it inside of the network. What other
+    nodes take falls with the numbers that they put out.
 
     Args:
         original: the network as an ONNX file, its weights under the names of the parameters.
@@ -33,7 +33,7 @@ def latency_of(original: Path, seen: Sequence[Seen], taken: Measurements, whole:
         if node.macs and node.name in names:
             inside[names[node.name]] += node.seconds
     parts = _parts(seen, taken, inside)
-    rest = max(0.0, found.call - sum(parts))
+    rest = max(0.0, found.seconds - sum(parts))  # not of the call: on a busy machine that is interrupted
     scale = whole / (sum(parts) + rest)
     tables = [table(each.call, taken, scale * part) for each, part in zip(seen, parts, strict=True)]
     return (*tables, *_between(seen, scale * rest))
@@ -54,7 +54,7 @@ def _parts(seen: Sequence[Seen], taken: Measurements, inside: dict[str, float]) 
 
 
 def _between(seen: Sequence[Seen], rest: float) -> list[Table]:
-    """What is left of a call: in proportion to the outputs that move, the others' part constant."""
+    """What other nodes take: in proportion to the outputs that move, the others' part constant."""
     moving = [each for each in seen if each.call.outputs.shares]
     elements = sum(each.elements for each in moving)
     if not elements:

@@ -49,18 +49,19 @@ class Node:
     @property
     def macs(self) -> int:
         """Multiply-adds of a convolution or a matrix product; 0 for all else."""
-        if len(self.shapes) < 2 or not self.out:
+        if not self.shapes or not self.out:
             return 0
-        x, weight = self.shapes[:2]
-        if self.op in ("Conv", "FusedConv"):
-            return math.prod(self.out) * math.prod(weight[1:])
-        if self.op == "ConvTranspose":
-            return math.prod(x) * math.prod(weight[1:])
+        x = self.shapes[0]
         if self.op in ("Gemm", "FusedGemm"):
             return math.prod(x) * self.out[-1]
         if self.op in ("MatMul", "FusedMatMul"):
             return math.prod(self.out) * x[-1]
-        return 0
+        if len(self.shapes) < 2:
+            return 0
+        per_position = math.prod(self.shapes[1][1:])
+        if self.op in ("Conv", "FusedConv"):
+            return math.prod(self.out) * per_position
+        return math.prod(x) * per_position if self.op == "ConvTranspose" else 0
 
     @property
     def channels(self) -> tuple[int, int]:

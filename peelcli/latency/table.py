@@ -89,38 +89,14 @@ def table(call: Call, taken: Measurements, whole: float) -> Table:
     """
     seconds = [taken.of(layer) for layer in call.layers()]
     scale = whole / seconds[-1]
-    shape = (len(call.knots[0]), len(call.knots[1]))
-    values = never_falling([scale * value for value in seconds], shape)
     axes = call.axes()
     sizes = (call.outputs, call.per_group)
     return Table(
         call.weight,
         tuple(sizes[axis] for axis in axes),
         tuple(call.knots[axis] for axis in axes),
-        tuple(round(_NANO * value) for value in values),
+        tuple(round(_NANO * scale * value) for value in seconds),
     )
-
-
-def never_falling(values: Sequence[float], shape: tuple[int, int]) -> list[float]:
-    """The largest function below the given one that never falls along either axis.
-
-    A width that takes longer than a wider one (8 channels against 16 on AVX-512) gets the wider one's price, so that
-    the step up is free and is taken.
-
-    Args:
-        values: of a grid, the last axis the fastest.
-        shape: of the grid.
-    """
-    rows, columns = shape
-    least = list(values)
-    for row in reversed(range(rows)):
-        for column in reversed(range(columns)):
-            here = row * columns + column
-            if row + 1 < rows:
-                least[here] = min(least[here], least[here + columns])
-            if column + 1 < columns:
-                least[here] = min(least[here], least[here + 1])
-    return least
 
 
 def falling_with(label: str, size: Size, full: int, seconds: float) -> Table:

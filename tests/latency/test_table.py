@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from peelcli.latency import table as tables
 from peelcli.latency.cache import Cache, folder
 from peelcli.latency.layers import Layer, measured
-from peelcli.latency.table import Call, Measurements, never_falling
+from peelcli.latency.table import Call, Measurements
 from peelcli.records import Share, Size
 from peelcli.timings import Conditions
 
@@ -102,28 +100,11 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert folder() == tmp_path / ".cache" / "peel" / "latency"
 
 
-def test_a_narrow_layer_that_takes_longer_gets_the_wider_ones_price(monkeypatch):
+def test_a_table_has_the_shape_of_what_was_measured_and_the_height_of_the_network(monkeypatch):
     seconds = {8: 6e-4, 16: 3e-4, 64: 9e-4}
     monkeypatch.setattr(tables, "measured", lambda layer, _where: seconds[layer.outputs])
     call = Call("weight", CONV, MOVING, Size(32, ()), ((8, 16, 64), (32,)))
     taken = Measurements(Conditions(), Cache(Conditions()))
     taken.take([call])
     made = tables.table(call, taken, 18e-4)  # inside of the network it takes twice as long
-    assert (made.sizes, made.knots, made.values) == ((MOVING,), ((8, 16, 64),), (600_000, 600_000, 1_800_000))
-
-
-def test_never_falling_by_hand():
-    assert never_falling([5, 1, 2, 4, 3, 9], (2, 3)) == [1, 1, 2, 3, 3, 9]
-
-
-@given(st.integers(1, 4), st.integers(1, 4), st.data())
-def test_never_falling_is_below_and_rises(rows, columns, data):
-    values = data.draw(st.lists(st.floats(0, 9), min_size=rows * columns, max_size=rows * columns))
-    found = never_falling(values, (rows, columns))
-    for row in range(rows):
-        for column in range(columns):
-            here = row * columns + column
-            assert found[here] <= values[here]
-            assert row + 1 == rows or found[here] <= found[here + columns]
-            assert column + 1 == columns or found[here] <= found[here + 1]
-    assert found[-1] == values[-1]
+    assert (made.sizes, made.knots, made.values) == ((MOVING,), ((8, 16, 64),), (1_200_000, 600_000, 1_800_000))
