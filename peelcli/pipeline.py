@@ -24,8 +24,9 @@ from peelcli.errors import PlanError, UsageError
 from peelcli.export import targets
 from peelcli.graph import cost
 from peelcli.planning import Clock, Progress, Settled, carry_out, failure, find_groups, mend, prepare, settle
-from peelcli.records import Artifact, Inspection, Plan, Run, Subject
+from peelcli.records import Artifact, Plan, Run, Subject
 from peelcli.request import Paths
+from peelcli.results import Inspection
 from peelcli.sources import digest, inputs
 from peelcli.sources import load as model_files
 
