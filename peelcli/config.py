@@ -77,16 +77,62 @@ Bound = Annotated[
 ]
 
 
+class Span(BaseModel):
+    """An upper bound on a time: seconds, or a share of what the original takes.
+
+    Attributes:
+        amount: seconds, or the share in percent.
+        percent: which of the two.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    amount: Fraction
+    percent: bool = False
+
+    def share_of(self, seconds: float) -> float:
+        """The bound as a share of a time."""
+        return float(self.amount) / 100 if self.percent else float(self.amount) / seconds
+
+    def __str__(self) -> str:
+        if self.percent:
+            return f"{float(self.amount):g}%"
+        return f"{float(self.amount):g}s" if self.amount >= 1 else f"{float(1000 * self.amount):g}ms"
+
+
+def _read_span(value: Any) -> Any:
+    """Accept "5ms", "0.2s", "50%" or a Span; refuse what is no positive bound."""
+    if value is None or isinstance(value, Span):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no time such as 5ms, and no share such as 50%")
+    percent = value.strip().endswith("%")
+    amount = units.parse_count(value.strip().removesuffix("%")) if percent else units.parse_duration(value)
+    if amount <= 0:
+        raise ValueError(f"a budget must be above zero, not {value}")
+    if percent and amount > 100:
+        raise ValueError(f"a budget of {value} is more than the whole model")
+    return Span(amount=amount, percent=percent)
+
+
+TimeBound = Annotated[
+    Span | None,
+    BeforeValidator(_read_span),
+    PlainSerializer(lambda value: None if value is None else str(value)),
+]
+
+
 class Budget(BaseModel):
     """Upper bounds that hold together."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     flops: Bound = Field(None, description="multiply-adds for one sample, e.g. 1G or 50%")
     params: Bound = Field(None, description="parameters, e.g. 5M or 50%")
+    latency: TimeBound = Field(None, description="time in this machine's onnxruntime, e.g. 5ms or 50%")
+    threads: int | None = Field(None, ge=1, description="CPU threads that latency is measured with; 1 by default")
 
     @model_validator(mode="after")
     def _at_least_one(self) -> Budget:
-        if self.flops is None and self.params is None:
+        if self.flops is None and self.params is None and self.latency is None:
             raise ValueError("no budget was given")
         return self
 
@@ -180,6 +226,8 @@ class Settings(TypedDict, total=False):
 
     flops: str | float | Quantity | None
     params: str | float | Quantity | None
+    latency: str | Span | None
+    threads: int
     score: str
     allocate: Allocator
     align: int | Literal["auto"]
@@ -238,7 +286,7 @@ def _usage_error(error: ValidationError) -> UsageError:
     first = error.errors()[0]
     reason = str(first["msg"]).removeprefix("Value error, ")
     if not first["loc"]:
-        return UsageError(reason, hint="give --flops, e.g. --flops 50%, or --params, or both")
+        return UsageError(reason, hint="give --flops, e.g. --flops 50%, or --params, or --latency")
     flag = "--" + str(first["loc"][0]).replace("_", "-")
     return UsageError(f"{flag} {first['input']}: {reason}", hint=_HINTS.get(flag, "see the command's --help"))
 
@@ -246,6 +294,7 @@ def _usage_error(error: ValidationError) -> UsageError:
 _HINTS = {
     "--flops": "write a count or a share of the original, e.g. --flops 1G or --flops 50%",
     "--params": "write a count or a share of the original, e.g. --params 5M or --params 50%",
+    "--latency": "write a time or a share of the original's, e.g. --latency 5ms or --latency 50%",
     "--align": "write --align auto, or a whole number of channels such as --align 8",
     "--mean": "write a number for each channel, e.g. --mean 0.485,0.456,0.406",
     "--std": "write a number above zero for each channel, e.g. --std 0.229,0.224,0.225",

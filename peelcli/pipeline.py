@@ -19,12 +19,14 @@ import peelcli
 from peelcli import calibration, config, files, plans, request
 from peelcli.calibration import Evidence
 from peelcli.config import Calibration, Options, Settings, Source
+from peelcli.deadlines import settle_in_time
 from peelcli.errors import PlanError, UsageError
 from peelcli.export import targets
 from peelcli.graph import cost
-from peelcli.planning import Clock, Progress, Settled, carry_out, failure, find_groups, mend, settle
-from peelcli.records import Artifact, Inspection, Plan, Run, Subject
+from peelcli.planning import Clock, Progress, Settled, carry_out, failure, find_groups, mend, prepare, settle
+from peelcli.records import Artifact, Plan, Run, Subject
 from peelcli.request import Paths
+from peelcli.results import Inspection
 from peelcli.sources import digest, inputs
 from peelcli.sources import load as model_files
 
@@ -91,7 +93,9 @@ def prune(
     with clock.stage("load"):
         subject = load(model, example, **settings)
     subject, evidence = _evidence(subject, wanted.calibration, wanted.options.seed, clock)
-    settled = settle(subject, wanted.budget, wanted.options, clock, evidence)
+    prepared = prepare(subject, wanted.options, clock, evidence)
+    decide = settle if wanted.budget.latency is None else settle_in_time
+    settled = decide(subject, prepared, wanted.budget, wanted.options, clock, evidence)
     return _finish(subject, mend(settled, clock, evidence), wanted.paths, clock)
 
 
@@ -127,7 +131,10 @@ def plan_run(
     with clock.stage("load"):
         subject = load(model, example, **settings)
     subject, evidence = _evidence(subject, wanted.calibration, wanted.options.seed, clock)
-    run = _finish(subject, settle(subject, wanted.budget, wanted.options, clock, evidence), (), clock).run
+    prepared = prepare(subject, wanted.options, clock, evidence)
+    decide = settle if wanted.budget.latency is None else settle_in_time
+    settled = decide(subject, prepared, wanted.budget, wanted.options, clock, evidence)
+    run = _finish(subject, settled, (), clock).run
     for path in wanted.paths:
         files.write_text_atomically(path, plans.to_json(run.plan))
     written = (Artifact(str(path), "plan", path.stat().st_size) for path in wanted.paths)
@@ -255,5 +262,6 @@ def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], clock: Cl
         notes=settled.plan.notes,
         fidelity=settled.fidelity,
         candidates=settled.candidates,
+        pace=settled.pace,
     )
     return Pruned(settled.slim, run)

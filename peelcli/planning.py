@@ -19,13 +19,27 @@ from peelcli.config import Budget, Options
 from peelcli.errors import CheckFailed, PeelError
 from peelcli.graph import cost, trace
 from peelcli.graph.legal import Legality
-from peelcli.records import ChannelGraph, Check, Costs, Cut, GroupScore, Limit, Locked, Plan, Scores, Subject
+from peelcli.records import (
+    ChannelGraph,
+    Check,
+    Costs,
+    Cut,
+    GroupScore,
+    Limit,
+    Locked,
+    ModelId,
+    Plan,
+    Scores,
+    Subject,
+    Widths,
+)
 from peelcli.results import Candidate, Fidelity
 from peelcli.scoring import table
 from peelcli.sources import digest
 from peelcli.sources.inputs import texts
 from peelcli.surgery import verify
 from peelcli.surgery.prune import apply_cuts
+from peelcli.timings import Pace
 
 
 class Progress(Protocol):
@@ -69,6 +83,7 @@ class Settled:
         after: what the slim model costs by independent counters; None where it does not run.
         candidates: the allocations that were compared, where that was asked for.
         fidelity: how the slim model compares with the original on samples.
+        pace: how a budget of latency was met, where there is one.
     """
 
     plan: Plan
@@ -78,6 +93,7 @@ class Settled:
     uncounted: tuple[str, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     fidelity: Fidelity | None = None
+    pace: Pace | None = None
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -90,24 +106,28 @@ def find_groups(subject: Subject, options: Options) -> ChannelGraph:
     return trace.trace(subject, Legality(options.align, options.min_keep), options.ignore, options.tracer)
 
 
-def settle(
-    subject: Subject, budget: Budget, options: Options, clock: Clock, evidence: Evidence | None = None
-) -> Settled:
-    """Plan, cut a copy and prove it; where a group breaks the proof, lock it and plan again.
+@dataclass(frozen=True)
+class Prepared:
+    """What every plan of a model starts from, whatever the budget.
+
+    Attributes:
+        before: what the original costs.
+    """
+
+    owner: ModelId
+    graph: ChannelGraph
+    before: Costs
+    scores: Scores
+
+
+def prepare(subject: Subject, options: Options, clock: Clock, evidence: Evidence | None = None) -> Prepared:
+    """Trace the model and score its channels.
 
     Args:
         subject: the original.
-        budget: the limits.
         options: how to plan.
         clock: told of the stages.
-        evidence: samples, for the scores that need them and for the choice among allocations.
-
-    Returns:
-        What came of the last try; its failed checks say whether that is right.
-
-    Raises:
-        NothingToPrune: no group has a choice.
-        BudgetOutOfReach: the least legal widths cost more than the budget.
+        evidence: samples, for the scores that need them.
     """
     with clock.stage("trace"):
         graph = find_groups(subject, options)
@@ -116,51 +136,103 @@ def settle(
         owner = digest.model_id(subject)
     with clock.stage("score") as tell:
         scores = _score(subject, graph, options, evidence, tell)
-    limits = bounds = _limits(budget, before)
+    return Prepared(owner, graph, before, scores)
+
+
+def settle(
+    subject: Subject,
+    prepared: Prepared,
+    budget: Budget,
+    options: Options,
+    clock: Clock,
+    evidence: Evidence | None = None,
+    *,
+    more: Sequence[Limit] = (),
+    proven: bool = False,
+) -> Settled:
+    """Plan, cut a copy and prove it; where a group breaks the proof, lock it and plan again.
+
+    Args:
+        subject: the original.
+        prepared: its groups and scores.
+        budget: the limits.
+        options: how to plan.
+        clock: told of the stages.
+        evidence: samples, for the choice among allocations.
+        more: limits beside those of the budget, on costs that are only predicted.
+        proven: the cut of every channel that may go was shown to be right before: only costs are checked.
+
+    Returns:
+        What came of the last try; its failed checks say whether that is right.
+
+    Raises:
+        NothingToPrune: no group has a choice.
+        BudgetOutOfReach: the least legal widths cost more than the budget.
+    """
+    limits = limits_of(budget, prepared.before)
+    bounds = (*limits, *more)
     unproven: list[str] = []
     for tries_left in reversed(range(REPLANS)):
         try:
-            chosen, candidates = _decide(graph, scores, bounds, options, clock, evidence)
+            chosen, candidates = _decide(prepared, bounds, options, clock, evidence)
         except PeelError as error:
             if unproven:
                 error.add(f"locked because cutting them breaks the proof: {', '.join(unproven)}")
             raise
-        widths = chosen.widths
-        made = Plan(
-            model=owner,
-            inputs=texts(subject),
-            settings=_described(budget, chosen.options, scores, evidence),
-            budget=limits,
-            before=before,
-            predicted=cost.costs(graph.cost, widths),
-            cuts=_cuts(graph, scores, widths),
-            notes=(*subject.notes, *graph.notes, *scores.notes, *_met(graph, widths)),
-        )
-        settled = replace(carry_out(subject, made, clock), uncounted=graph.uncounted, candidates=candidates)
+        described = _described(budget, chosen.options, prepared.scores, evidence)
+        made = plan_at(subject, prepared, chosen.widths, limits, described)
+        tried = carry_out(subject, made, clock, proven=proven)
+        settled = replace(tried, uncounted=prepared.graph.uncounted, candidates=candidates)
         if not settled.failed or not tries_left:
             break
         if settled.after and all(check.name == "budget_thop_macs" for check in settled.failed):
             bounds = _tightened(bounds, settled.after)
             continue
-        with clock.stage("verify"):
-            broken = proving.broken_groups(subject, made.cuts, partial(_predict, graph), options.seed)
+        locked, broken = without_broken(subject, prepared, settled, options.seed, clock)
         if not broken:
             break
+        prepared = locked
         unproven.extend(broken)
-        reason = Locked(f"cutting it breaks the proof ({_told(settled.failed[0])})", "please report the model")
-        graph = trace.lock(graph, broken, reason)
     return settled
 
 
+def plan_at(
+    subject: Subject,
+    prepared: Prepared,
+    widths: Widths,
+    limits: Sequence[Limit] = (),
+    settings: tuple[tuple[str, str], ...] = (),
+) -> Plan:
+    """The plan that keeps the best channels at the given widths."""
+    graph, scores = prepared.graph, prepared.scores
+    return Plan(
+        model=prepared.owner,
+        inputs=texts(subject),
+        settings=settings,
+        budget=tuple(limits),
+        before=prepared.before,
+        predicted=cost.costs(graph.cost, widths),
+        cuts=_cuts(graph, scores, widths),
+        notes=(*subject.notes, *graph.notes, *scores.notes, *_met(graph, widths)),
+    )
+
+
+def without_broken(
+    subject: Subject, prepared: Prepared, settled: Settled, seed: int, clock: Clock
+) -> tuple[Prepared, tuple[str, ...]]:
+    """Lock the groups that break a proof; returns their names, none where the search finds none."""
+    with clock.stage("verify"):
+        cuts, predict = settled.plan.cuts, partial(_predict, prepared.graph)
+        broken = proving.broken_groups(subject, cuts, predict, seed)
+    reason = Locked(f"cutting it breaks the proof ({_told(settled.failed[0])})", "please report the model")
+    return replace(prepared, graph=trace.lock(prepared.graph, broken, reason)), broken
+
+
 def _decide(
-    graph: ChannelGraph,
-    scores: Scores,
-    limits: Sequence[Limit],
-    options: Options,
-    clock: Clock,
-    evidence: Evidence | None,
+    prepared: Prepared, limits: Sequence[Limit], options: Options, clock: Clock, evidence: Evidence | None
 ) -> tuple[Choice, tuple[Candidate, ...]]:
     """The widths; where the choice of the allocation is left open and there are samples, the best of several."""
+    graph, scores = prepared.graph, prepared.scores
     with clock.stage("allocate"):
         if options.allocate != "auto" or evidence is None:
             method = "peel" if options.allocate == "auto" else options.allocate
@@ -184,8 +256,8 @@ def mend(settled: Settled, clock: Clock, evidence: Evidence | None) -> Settled:
     return replace(settled, slim=slim, fidelity=fidelity)
 
 
-def carry_out(subject: Subject, plan: Plan, clock: Clock) -> Settled:
-    """Cut a copy as planned and make all proofs that need no file."""
+def carry_out(subject: Subject, plan: Plan, clock: Clock, *, proven: bool = False) -> Settled:
+    """Cut a copy as planned and make all proofs that need no file; `proven` as in `settle`."""
     with clock.stage("surgery"):
         slim = apply_cuts(subject.module, plan.cuts)
     with clock.stage("verify"):
@@ -197,7 +269,7 @@ def carry_out(subject: Subject, plan: Plan, clock: Clock) -> Settled:
         checks = (
             *proving.prediction_checks(plan.predicted, after),
             *proving.budget_checks(after, plan.budget),
-            verify.equivalence(subject, slim, plan.cuts),
+            *(() if proven else (verify.equivalence(subject, slim, plan.cuts),)),
         )
     return Settled(plan, slim, after, checks)
 
@@ -225,7 +297,7 @@ def _score(
     return replace(scores, groups=groups)
 
 
-def _limits(budget: Budget, before: Costs) -> tuple[Limit, ...]:
+def limits_of(budget: Budget, before: Costs) -> tuple[Limit, ...]:
     """The budget in absolute numbers: --flops holds under both counts, each against its own original."""
     limits = []
     if budget.flops is not None:
@@ -239,7 +311,7 @@ def _limits(budget: Budget, before: Costs) -> tuple[Limit, ...]:
 def _tightened(limits: Sequence[Limit], after: Costs) -> tuple[Limit, ...]:
     """Plan for less where thop counts what no formula here has, by as much as it was over."""
     return tuple(
-        replace(limit, bound=limit.bound - max(0, getattr(after, limit.count) - limit.bound)) for limit in limits
+        replace(limit, bound=limit.bound - max(0, getattr(after, limit.count, 0) - limit.bound)) for limit in limits
     )
 
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from peelcli.results import Candidate, Fidelity
+from peelcli.timings import Pace
 
 if TYPE_CHECKING:
     from torch import nn
@@ -172,22 +173,40 @@ class Term:
     sizes: tuple[Size, ...]
 
 
-Polynomial = tuple[Term, ...]
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A cost that was measured at some sizes and is interpolated between them.
+
+    Attributes:
+        sizes: one or two, the axes.
+        knots: for each axis, sizes in ascending order.
+        values: at all combinations of knots, the last axis the fastest.
+    """
+
+    label: str
+    sizes: tuple[Size, ...]
+    knots: tuple[tuple[int, ...], ...]
+    values: tuple[int, ...]
+
+
+Polynomial = tuple[Term | Table, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """Three counts of one model as polynomials in the widths, each for one sample.
+    """Counts of one model as functions of the widths, each for one sample.
 
     Attributes:
         macs: multiply-adds of convolutions, linear layers and matrix products.
         params: parameters, tied ones once.
         thop: what the thop package counts: macs plus norms, activations and pooling.
+        latency: nanoseconds on the machine at hand, predicted; empty where nothing was measured.
     """
 
     macs: Polynomial
     params: Polynomial
     thop: Polynomial
+    latency: Polynomial = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +280,10 @@ class Limit:
 
     Attributes:
         count: which count is bounded.
-        bound: in multiply-adds for one sample, or in parameters.
+        bound: in multiply-adds for one sample, in parameters, or in nanoseconds.
     """
 
-    count: Literal["macs", "thop_macs", "params"]
+    count: Literal["macs", "thop_macs", "params", "latency"]
     bound: int
 
 
@@ -294,7 +313,6 @@ class Plan:
     Attributes:
         settings: how the plan was made, as sorted (name, value) pairs.
         budget: the limits that hold, resolved to absolute numbers.
-        thop_is_exact: False where the thop package reports more or less than its closed form at full width.
     """
 
     model: ModelId
@@ -313,8 +331,7 @@ class Check:
 
     Attributes:
         ok: None where the two sides can't be compared; never shown as passed.
-        value: the measured figure.
-        tolerance: the bound that the figure had to keep.
+        value: the measured figure, and in `tolerance` the bound that it had to keep.
     """
 
     name: str
@@ -338,10 +355,10 @@ class Run:
     """What a whole run did: the source of every report.
 
     Attributes:
-        settings: as in Plan.
         seconds: wall time by stage, in order.
         fidelity: with calibration samples, how well the slim model follows the original.
         candidates: the allocations that were tried, where the choice was left to their results.
+        pace: how a budget of latency was met.
     """
 
     version: str
@@ -354,29 +371,4 @@ class Run:
     notes: tuple[str, ...] = ()
     fidelity: Fidelity | None = None
     candidates: tuple[Candidate, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """What could be done to a model: the source of `peel inspect`.
-
-    Attributes:
-        model: how the model is called.
-        inputs: the example inputs, described as in Plan.
-        groups: all groups, in the order of the data flow.
-        shares: for each group the share of the model's MACs in terms that its width changes, 0 to 1. A term between
-            two groups counts for both, so the shares add up to more than 1.
-        full: counts of the original.
-        least: counts at the least legal widths.
-        uncounted: ops that no counter here has a formula for, by name.
-        notes: what a user should know, one sentence each.
-    """
-
-    model: str
-    inputs: tuple[str, ...]
-    groups: tuple[Group, ...]
-    shares: tuple[float, ...]
-    full: Costs
-    least: Costs
-    uncounted: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    pace: Pace | None = None

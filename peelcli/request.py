@@ -50,6 +50,8 @@ def check(
     paths = check_outputs(model, settings, out, suffixes)
     calibration = config.pick(Calibration, settings)
     request = Request(config.pick(Budget, settings), config.pick(Options, settings), calibration, paths)
+    if settings.get("threads") is not None and request.budget.latency is None:
+        raise UsageError("--threads goes with --latency", hint="give --latency, or leave --threads away")
     table.check_name(request.options.score, with_data=calibration.data is not None)
     return request
 

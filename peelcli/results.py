@@ -1,8 +1,12 @@
-"""How near slim models are to the original, as the reports tell it."""
+"""How near slim models are to the original, and what could be done to it, as the reports tell it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from peelcli.records import Costs, Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +66,29 @@ class Candidate:
     name: str
     distance: Distance
     chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What could be done to a model: the source of `peel inspect`.
+
+    Attributes:
+        model: how the model is called.
+        inputs: the example inputs, described as in Plan.
+        groups: all groups, in the order of the data flow.
+        shares: for each group the share of the model's MACs in terms that its width changes, 0 to 1. A term between
+            two groups counts for both, so the shares add up to more than 1.
+        full: counts of the original.
+        least: counts at the least legal widths.
+        uncounted: ops that no counter here has a formula for, by name.
+        notes: what a user should know, one sentence each.
+    """
+
+    model: str
+    inputs: tuple[str, ...]
+    groups: tuple[Group, ...]
+    shares: tuple[float, ...]
+    full: Costs
+    least: Costs
+    uncounted: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

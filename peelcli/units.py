@@ -43,3 +43,25 @@ def file_size(value: int) -> str:
         if round(value * 1000 / factor) >= 1000:
             return f"{value / factor:.1f} {unit}"
     return f"{value} B"
+
+
+def duration(seconds: float) -> str:
+    """Write a short time: "1.23 ms", "45 us"."""
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.3g} us"
+
+
+_SECONDS = {"s": Fraction(1), "ms": Fraction(1, 10**3), "us": Fraction(1, 10**6)}
+
+
+def parse_duration(text: str) -> Fraction:
+    """Read a time such as "5ms", "0.2s" or "800us", in seconds.
+
+    Raises:
+        ValueError: the text is no such time.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|s)", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"{text!r} is no time such as 5ms or 0.2s")
+    return Fraction(match[1]) * _SECONDS[match[2].lower()]

@@ -62,7 +62,7 @@ def test_no_budget_at_all():
     with pytest.raises(UsageError) as caught:
         budget(align=8, flops=None)
     assert (caught.value.message, caught.value.hint) == (
-        "no budget was given", "give --flops, e.g. --flops 50%, or --params, or both"
+        "no budget was given", "give --flops, e.g. --flops 50%, or --params, or --latency"
     )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_a_quantity_is_written_as_it_can_be_read(text):
 
 def test_budgets_are_frozen_and_written_as_text():
     made = budget(flops="50%", params="5M")
-    assert made.model_dump() == {"flops": "50%", "params": "5000000"}
+    assert made.model_dump(exclude_none=True) == {"flops": "50%", "params": "5000000"}
     with pytest.raises(ValueError, match="frozen"):
         made.flops = None
 
@@ -168,3 +168,20 @@ def test_unknown_names_are_refused_with_the_nearest():
 def test_the_python_api_s_keywords_are_the_fields():
     fields = {*Budget.model_fields, *Options.model_fields, *Source.model_fields, *Calibration.model_fields}
     assert set(config.Settings.__annotations__) == fields
+
+
+@pytest.mark.parametrize(
+    ("text", "share", "written"),
+    [("5ms", 0.5, "5ms"), ("800us", 0.08, "0.8ms"), ("2s", 200, "2s"), ("50%", 0.5, "50%")],
+)
+def test_a_bound_of_latency(text, share, written):
+    budget = config.pick(Budget, {"latency": text})
+    assert budget.latency.share_of(0.01) == pytest.approx(share)
+    assert str(budget.latency) == written
+    assert budget.model_dump(exclude_none=True) == {"latency": written}
+
+
+@pytest.mark.parametrize("value", ["5", "5h", "0ms", "-1%", "101%", 5, 0.5, ""])
+def test_no_bound_of_latency(value):
+    with pytest.raises(UsageError, match="--latency"):
+        config.pick(Budget, {"latency": value})

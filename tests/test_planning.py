@@ -22,7 +22,8 @@ UNIFORM = Options(align=1, allocate="uniform")  # every group is cut
 
 
 def settle(subject: Subject, budget: Budget, options: Options = FREE) -> planning.Settled:
-    return planning.settle(subject, budget, options, planning.Clock(None))
+    clock = planning.Clock(None)
+    return planning.settle(subject, planning.prepare(subject, options, clock), budget, options, clock)
 
 
 @pytest.fixture
@@ -215,7 +216,8 @@ def test_nothing_to_prune():
 def test_stages_are_told_and_timed():
     told: list[str] = []
     clock = planning.Clock(lambda stage, *_: told.append(stage))
-    planning.settle(zoo.subject("mlp"), Budget(flops="50%"), FREE, clock)
+    subject = zoo.subject("mlp")
+    planning.settle(subject, planning.prepare(subject, FREE, clock), Budget(flops="50%"), FREE, clock)
     assert told == ["trace", "digest", "score", "allocate", "surgery", "verify"]
     assert list(clock.seconds) == told
 

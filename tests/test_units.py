@@ -71,3 +71,15 @@ def test_what_is_written_can_be_read(value):
 def test_plain_numbers_are_exact(value):
     assert units.parse_count(str(value)) == value
     assert units.parse_count(f"{value:_}") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("5ms", Fraction(1, 200)), (" 0.2 S", Fraction(1, 5)), ("7us", Fraction(7, 10**6))]
+)
+def test_durations(text, seconds):
+    assert units.parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(1.5, "1.5 s"), (0.00123, "1.23 ms"), (4.5e-5, "45 us")])
+def test_durations_as_text(seconds, text):
+    assert units.duration(seconds) == text

@@ -10,11 +10,12 @@ from peelcli.allocation.greedy import greedy, losses, worth_of_widths
 from peelcli.allocation.grow import even, grow
 from peelcli.allocation.legalise import Gain, legalise
 from peelcli.allocation.meter import Meter
+from peelcli.allocation.price import per_time
 from peelcli.errors import BudgetOutOfReach, NothingToPrune
 from peelcli.records import ChannelGraph, Limit, Scores, Widths
 
 Method = Literal["peel", "uniform", "greedy"]
-_NAMES = {"macs": "MACs", "thop_macs": "MACs as thop counts them", "params": "parameters"}
+_NAMES = {"macs": "MACs", "thop_macs": "MACs as thop counts them", "params": "parameters", "latency": "latency"}
 
 
 def allocate(
@@ -50,23 +51,26 @@ def allocate(
 
 def _check_reach(meter: Meter) -> None:
     """Refuse a budget before any work when not even the least widths fit."""
-    for limit, least in zip(meter.limits, meter.counts(meter.graph.least), strict=True):
+    for limit, least in zip(meter.limits, meter.counts(meter.least), strict=True):
         if least > limit.bound:
             raise BudgetOutOfReach(_NAMES[limit.count], _amount(limit, least), _amount(limit, limit.bound))
 
 
 def _amount(limit: Limit, value: int) -> str:
+    if limit.count == "latency":
+        return units.duration(value / 10**9)
     return f"{units.si(value, 3).strip()} ({value})" if limit.count == "params" else f"{units.macs(value)} ({value})"
 
 
 def _peel(meter: Meter, scores: Scores, pool: float, tau: float) -> Widths:
     """Over-pruned backbone, then one round that hands out the pool by score (Hou et al., arXiv:2103.01847)."""
     backbone = even(meter, 1.0 - pool)
+    base = meter.down_to_legal(backbone)
     if scores.additive:
         worth = worth_of_widths(meter, scores)
-        lost = losses(meter, worth, meter.down_to_legal(backbone))
+        lost = per_time(meter, losses(meter, worth, base), base)
         return legalise(meter, grow(meter, backbone, lost, tau), _by_worth(meter, worth))
-    layer = [score.layer for score in scores.groups]
+    layer = per_time(meter, [score.layer for score in scores.groups], base)
     return legalise(meter, grow(meter, backbone, layer, tau), _by_layer_score(meter, layer))
 
 

@@ -6,12 +6,12 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 from peelcli.graph.cost import evaluate, groups_of, term_at
-from peelcli.records import ChannelGraph, CostModel, Limit, Polynomial, Term, Widths
+from peelcli.records import ChannelGraph, CostModel, Limit, Polynomial, Table, Term, Widths
 
 
 def polynomial_of(model: CostModel, limit: Limit) -> Polynomial:
     """The count that a limit bounds."""
-    return {"macs": model.macs, "thop_macs": model.thop, "params": model.params}[limit.count]
+    return {"macs": model.macs, "thop_macs": model.thop, "params": model.params, "latency": model.latency}[limit.count]
 
 
 class Meter:
@@ -20,17 +20,35 @@ class Meter:
     Attributes:
         graph: the groups and the counts.
         limits: upper bounds that hold together.
-        legal: legal widths by group, ascending.
+        legal: legal widths by group, ascending; where latency is bounded without those that take no less time than a
+            wider one.
         free: positions of the groups that have a choice.
     """
 
     def __init__(self, graph: ChannelGraph, limits: Sequence[Limit]) -> None:
         self.graph = graph
         self.limits = tuple(limits)
-        self.legal = tuple(group.legal_widths() for group in graph.groups)
-        self.free = tuple(g for g, widths in enumerate(self.legal) if len(widths) > 1)
         self._polynomials = [polynomial_of(graph.cost, limit) for limit in limits]
-        self._touching: list[dict[int, list[Term]]] = [_by_group(p) for p in self._polynomials]
+        self._touching: list[dict[int, list[Term | Table]]] = [_by_group(p) for p in self._polynomials]
+        self.legal = tuple(self._worthwhile(g) for g in range(len(graph.groups)))
+        self.free = tuple(g for g, widths in enumerate(self.legal) if len(widths) > 1)
+
+    def _worthwhile(self, group: int) -> Widths:
+        """A group's legal widths, the others full: 8 channels can take longer than 16 where kernels work on 16."""
+        widths = self.graph.groups[group].legal_widths()
+        for limit, touching in zip(self.limits, self._touching, strict=True):
+            if limit.count == "latency":
+                full = self.graph.full
+                terms = touching.get(group, ())
+                times = [sum(term_at(t, [*full[:group], w, *full[group + 1 :]]) for t in terms) for w in widths]
+                ends = range(len(widths))
+                widths = tuple(widths[k] for k in ends if all(times[k] < time for time in times[k + 1 :]))
+        return widths
+
+    @property
+    def least(self) -> Widths:
+        """The narrowest legal widths."""
+        return tuple(widths[0] for widths in self.legal)
 
     def counts(self, widths: Sequence[int]) -> tuple[int, ...]:
         """Every bounded count at the given widths, in the order of the limits."""
@@ -82,8 +100,8 @@ class Meter:
         return widths[position] if position >= 0 else None
 
 
-def _by_group(polynomial: Polynomial) -> dict[int, list[Term]]:
-    table: dict[int, list[Term]] = {}
+def _by_group(polynomial: Polynomial) -> dict[int, list[Term | Table]]:
+    table: dict[int, list[Term | Table]] = {}
     for term in polynomial:
         for group in groups_of(term):
             table.setdefault(group, []).append(term)

@@ -35,6 +35,9 @@ _STAGES = {
     "judge": "comparing with the original",
     "verify": "proving the slim model",
     "export": "writing and checking",
+    "latency": "timing layers alone",
+    "bench": "timing in turns",
+    "sweep": "working on points",
 }
 _NO_TERMINAL_WIDTH = 100
 _TYPER_SAW_CTRL_C = 130

@@ -9,6 +9,7 @@ import typer
 
 from peelcli import __version__
 from peelcli.cli import console, settings
+from peelcli.cli.bench import bench
 from peelcli.cli.options import (
     AlignOpt,
     AllocateOpt,
@@ -24,6 +25,7 @@ from peelcli.cli.options import (
     ImageSizeOpt,
     InputOpt,
     InputsOpt,
+    LatencyOpt,
     MeanOpt,
     MetricOpt,
     MinKeepOpt,
@@ -39,10 +41,12 @@ from peelcli.cli.options import (
     SeedOpt,
     StdOpt,
     TauOpt,
+    ThreadsOpt,
     TracerOpt,
     TrustOpt,
     WeightsOpt,
 )
+from peelcli.cli.sweep import sweep
 
 if TYPE_CHECKING:
     from peelcli.records import Run
@@ -76,6 +80,8 @@ def prune(
     model: ModelArg,
     flops: FlopsOpt = None,
     params: ParamsOpt = None,
+    latency: LatencyOpt = None,
+    threads: ThreadsOpt = None,
     out: OutOpt = None,
     input_: InputOpt = None,
     inputs: InputsOpt = None,
@@ -123,6 +129,8 @@ def plan(
     model: ModelArg,
     flops: FlopsOpt = None,
     params: ParamsOpt = None,
+    latency: LatencyOpt = None,
+    threads: ThreadsOpt = None,
     out: PlanOutOpt = Path("plan.json"),
     input_: InputOpt = None,
     inputs: InputsOpt = None,
@@ -233,6 +241,10 @@ def inspect(
         console.show_json(inspection.document(found))
     else:
         console.show(inspection.table(found))
+
+
+app.command()(bench)
+app.command()(sweep)
 
 
 _NO_SETTINGS = {"model", "plan", "out", "output_format", "config"}

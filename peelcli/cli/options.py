@@ -116,6 +116,21 @@ ParamsOpt = Annotated[
     str | None,
     typer.Option(metavar="N|P%", help="most parameters, e.g. 5M or 50%", rich_help_panel=BUDGET, show_default=False),
 ]
+LatencyOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME|P%",
+        help="most time of one call in this machine's onnxruntime, e.g. 5ms or 50%; measured on the result",
+        rich_help_panel=BUDGET,
+        show_default=False,
+    ),
+]
+ThreadsOpt = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="CPU threads that --latency is measured with", rich_help_panel=BUDGET, show_default="1"
+    ),
+]
 
 ScoreOpt = Annotated[
     str | None,

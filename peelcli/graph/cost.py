@@ -1,4 +1,4 @@
-"""Closed-form counts: polynomials in the widths, evaluated exactly. No torch, no forward pass.
+"""Closed-form counts: polynomials in the widths, evaluated exactly, and measured tables. No torch, no forward pass.
 
 A tensor with sizes s_1 .. s_n costs s_1 * ... * s_n parameters, and a convolution or linear layer that applies it at
 p positions costs p * s_1 * ... * s_n multiply-adds. Each size is linear in the widths of the groups that own entries
@@ -7,9 +7,10 @@ along that dimension, so every count of the model is a polynomial in the widths.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
-from peelcli.records import CostModel, Costs, Polynomial, Size, Term, Widths
+from peelcli.records import CostModel, Costs, Polynomial, Size, Table, Term, Widths
 
 
 def size_at(size: Size, widths: Sequence[int]) -> int:
@@ -17,12 +18,36 @@ def size_at(size: Size, widths: Sequence[int]) -> int:
     return size.constant + sum(widths[s.group] * s.num // s.den for s in size.shares)
 
 
-def term_at(term: Term, widths: Sequence[int]) -> int:
+def term_at(term: Term | Table, widths: Sequence[int]) -> int:
     """What one tensor or op costs at the given widths."""
+    if isinstance(term, Table):
+        return table_at(term, widths)
     value = term.coefficient
     for size in term.sizes:
         value *= size_at(size, widths)
     return value
+
+
+def table_at(table: Table, widths: Sequence[int]) -> int:
+    """Between the knots linear along each axis; at its end beyond them."""
+    positions = [_between(size_at(size, widths), knots) for size, knots in zip(table.sizes, table.knots, strict=True)]
+    value = 0.0
+    for corner in range(2 ** len(positions)):
+        weight, index = 1.0, 0
+        for axis, (low, part) in enumerate(positions):
+            upper = corner >> axis & 1
+            weight *= part if upper else 1.0 - part
+            index = index * len(table.knots[axis]) + min(low + upper, len(table.knots[axis]) - 1)
+        value += weight * table.values[index] if weight else 0.0
+    return round(value)
+
+
+def _between(size: int, knots: Sequence[int]) -> tuple[int, float]:
+    """The knot at or below a size, and how far the size is on the way to the next one, 0 to 1."""
+    low = min(max(bisect_right(knots, size) - 1, 0), len(knots) - 1)
+    if low == len(knots) - 1 or size <= knots[low]:
+        return low, 0.0
+    return low, (size - knots[low]) / (knots[low + 1] - knots[low])
 
 
 def evaluate(polynomial: Polynomial, widths: Sequence[int]) -> int:
@@ -39,7 +64,7 @@ def costs(model: CostModel, widths: Widths) -> Costs:
     )
 
 
-def groups_of(term: Term) -> frozenset[int]:
+def groups_of(term: Term | Table) -> frozenset[int]:
     """The groups whose widths change this term."""
     return frozenset(share.group for size in term.sizes for share in size.shares)
 

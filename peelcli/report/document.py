@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from peelcli.records import Check, Costs, Cut, Run
+from peelcli.report import pace
 from peelcli.results import Candidate, Distance, Fidelity
 
 
@@ -37,8 +38,9 @@ def document(run: Run) -> dict[str, Any]:
         "predicted": counts(run.plan.predicted),
         "settings": dict(run.plan.settings),
         "groups": [_group(cut) for cut in run.plan.cuts],
-        "checks": [_check(check) for check in run.checks],
-        "fidelity": None if run.fidelity is None else _fidelity(run.fidelity),
+        "checks": [check_document(check) for check in run.checks],
+        "fidelity": None if run.fidelity is None else fidelity_document(run.fidelity),
+        "latency": None if run.pace is None else pace.document(run.pace),
         "candidates": [_candidate(candidate) for candidate in run.candidates],
         "outputs": [artifact.path for artifact in run.artifacts],
         "uncounted": list(run.uncounted),
@@ -77,7 +79,8 @@ def _group(cut: Cut) -> dict[str, Any]:
     }
 
 
-def _check(check: Check) -> dict[str, Any]:
+def check_document(check: Check) -> dict[str, Any]:
+    """One proof."""
     return {
         "name": check.name,
         "ok": check.ok,
@@ -87,13 +90,14 @@ def _check(check: Check) -> dict[str, Any]:
     }
 
 
-def _fidelity(fidelity: Fidelity) -> dict[str, Any]:
+def fidelity_document(fidelity: Fidelity) -> dict[str, Any]:
+    """The comparison on samples."""
     return {
         "fitted": fidelity.fitted,
         "held": fidelity.held,
         "synthetic": fidelity.synthetic,
-        "cut": _distance(fidelity.cut),
-        "repaired": None if fidelity.repaired is None else _distance(fidelity.repaired),
+        "cut": distance_document(fidelity.cut),
+        "repaired": None if fidelity.repaired is None else distance_document(fidelity.repaired),
         "metric": fidelity.metric or None,
         "original": _number(fidelity.original),
         "notes": list(fidelity.notes),
@@ -101,10 +105,11 @@ def _fidelity(fidelity: Fidelity) -> dict[str, Any]:
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:
-    return {"name": candidate.name, "chosen": candidate.chosen, "distance": _distance(candidate.distance)}
+    return {"name": candidate.name, "chosen": candidate.chosen, "distance": distance_document(candidate.distance)}
 
 
-def _distance(distance: Distance) -> dict[str, float | None]:
+def distance_document(distance: Distance) -> dict[str, float | None]:
+    """Null for what is unknown or not finite."""
     return {
         "relative": _number(distance.relative),
         "kl": _number(distance.kl),

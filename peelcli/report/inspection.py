@@ -9,11 +9,12 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from peelcli import units
-from peelcli.records import Group, Inspection
+from peelcli.records import Group
 from peelcli.report import layout
 from peelcli.report.document import counts
 from peelcli.report.layout import gathered, indented, listed, plain, short, spaced
 from peelcli.report.text import LABELS, both_counts
+from peelcli.results import Inspection
 
 
 def document(inspection: Inspection) -> dict[str, Any]:

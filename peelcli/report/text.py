@@ -9,7 +9,7 @@ from rich.table import Table
 
 from peelcli import units
 from peelcli.records import Check, Cut, Run
-from peelcli.report import follows
+from peelcli.report import follows, pace
 from peelcli.report.document import counts, used
 from peelcli.report.layout import Bar, indented, listed, percent, plain, short, spaced, table
 
@@ -19,7 +19,15 @@ _RESULTS = {True: "ok", False: "FAILED", None: "not comparable"}
 
 def summary(run: Run) -> RenderableType:
     """All of a run, for any width and with or without colour."""
-    tables = ([_counts(run)], _budget(run), _widths(run), follows.candidates(run), follows.fidelity(run), _checks(run))
+    tables = (
+        [_counts(run)],
+        _budget(run),
+        pace.text(run.pace),
+        _widths(run),
+        follows.candidates(run),
+        follows.fidelity(run),
+        _checks(run),
+    )
     return spaced(([plain(headline(run))], *tables, _rest(run)))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from peelcli.allocation.meter import Meter
 from peelcli.graph import cost
-from peelcli.records import Limit
+from peelcli.records import Limit, Share, Size, Table
 from tests.support import graphs
 
 
@@ -44,3 +46,13 @@ def test_changes_are_counted_as_the_whole_is(graph, data):
     assert counts == meter.counts(after)
     costs = cost.costs(graph.cost, after)
     assert counts == (costs.macs, costs.params, costs.thop_macs)
+
+
+def test_a_width_that_takes_as_long_as_a_wider_one_is_left_out_where_time_counts():
+    graph = graphs.graph([graphs.group("a", 32, step=8, floor=8)], (graphs.product(1, 0),))
+    table = Table("a", (Size(0, (Share(0, 1, 1),)),), ((8, 16, 24, 32),), (50, 30, 30, 40))
+    graph = replace(graph, cost=replace(graph.cost, latency=(table,)))
+    assert Meter(graph, [Limit("macs", 32)]).legal == ((8, 16, 24, 32),)
+    timed = Meter(graph, [Limit("macs", 32), Limit("latency", 35)])
+    assert timed.legal == ((24, 32),)
+    assert timed.least == (24,)

@@ -165,6 +165,19 @@ def test_end_to_end_benchmark(shell):
     assert "| export " in done.stdout
 
 
+def test_latency_benchmark(shell, tmp_path):
+    done = shell(f"XDG_CACHE_HOME='{tmp_path}' python '{EXAMPLES}/benchmarks/latency.py' --quick --part aligned")
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("| tiny")]
+    ours, theirs = (float(cell.strip().rstrip("%")) for cell in row.split("|")[2:4])
+    assert 40 < ours <= theirs <= 50
+
+
+@pytest.mark.slow
+def test_sweep_benchmark(shell):
+    done = shell(f"python '{EXAMPLES}/benchmarks/sweep.py' --quick")
+    assert "| tiny " in done.stdout
+
+
 def test_nine_networks_goes_on_where_it_stopped(shell, tmp_path):
     command = f"python '{EXAMPLES}/benchmarks/nine.py' --only tiny --no-export --budget '--flops 50%' --align 1"
     first = shell(f"{command} --results rows.jsonl")

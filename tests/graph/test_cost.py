@@ -12,7 +12,7 @@ from torch import nn
 
 from peelcli import proving
 from peelcli.graph import cost
-from peelcli.records import CostModel, Costs, Share, Size, Subject, Term
+from peelcli.records import CostModel, Costs, Share, Size, Subject, Table, Term
 from peelcli.surgery.prune import apply_cuts
 from tests.support import zoo
 from tests.support.parts import conv_bn
@@ -124,3 +124,24 @@ def test_predicted_is_counted(name):
         assert cost.costs(graph.cost, widths) == proving.counted(subject, slim)
 
     at_any_widths()
+
+
+def test_a_table_between_and_beyond_its_knots():
+    one = Size(0, (Share(0, 1, 1),))
+    line = Table("line", (one,), ((16, 32, 64),), (100, 200, 600))
+    assert [cost.term_at(line, (width,)) for width in (8, 16, 24, 32, 48, 64, 99)] == [
+        100,
+        100,
+        150,
+        200,
+        400,
+        600,
+        600,
+    ]
+    assert cost.groups_of(line) == {0}
+    grid = Table("grid", (one, Size(0, (Share(1, 1, 1),))), ((0, 2), (0, 10)), (0, 10, 20, 70))
+    assert cost.term_at(grid, (0, 10)) == 10
+    assert cost.term_at(grid, (2, 0)) == 20
+    assert cost.term_at(grid, (1, 5)) == 25  # the mean of all four
+    assert cost.term_at(Table("constant", (), (), (7,)), ()) == 7
+    assert cost.evaluate((line, grid), (16, 10)) == 100 + 70

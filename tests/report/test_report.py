@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from peelcli.records import Artifact, Check, Costs, Cut, Group, Inspection, Limit, Locked, ModelId, Plan, Run
+from peelcli.records import Artifact, Check, Costs, Cut, Group, Limit, Locked, ModelId, Plan, Run
 from peelcli.report import inspection, layout
 from peelcli.report.document import document
 from peelcli.report.text import both_counts, summary
-from peelcli.results import Candidate, Distance, Fidelity
+from peelcli.results import Candidate, Distance, Fidelity, Inspection
 
 
 def group(name, layers, full=64, locked=None):
