@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter notes the modules around a node
 LONGEST = 200  # characters of a name that are used
 _ENDINGS = re.compile(
     r"(\.|_|^)(weight|bias|gamma|beta|w|b|(running_|moving_)?(mean|var|variance))(_bias|_fused|_scale)?$", re.IGNORECASE
@@ -26,6 +27,17 @@ def of_weight(name: str) -> str:
     return stem if stem != name else ""
 
 
+def of_parameter(name: str) -> str:
+    """The layer of anything that a model owns: `a.conv.weight` -> `a.conv`, `a.token` -> `a`, `token` -> `token`.
+
+    A weight that is computed from others belongs to the layer too. "" where the name is an exporter's own.
+    """
+    layer = name.partition(".parametrizations.")[0]
+    if layer != name or not says_something(name):
+        return layer if layer != name else ""
+    return of_weight(name) or name.rpartition(".")[0] or name
+
+
 def of_scopes(scopes: str) -> str:
     """The innermost module in the scopes that torch's exporter notes at a node: "['', 'a', 'a.b', 'linear']" -> a.b."""
     parts = re.findall(r"'([^']*)'", scopes[: 100 * LONGEST])
@@ -33,8 +45,8 @@ def of_scopes(scopes: str) -> str:
 
 
 def of_node(name: str) -> str:
-    """The module path in a node's name: `/layer1/layer1.0/conv1/Conv` -> `layer1.0.conv1`."""
-    if not name.startswith("/"):
+    """The module path in a node's name: `/layer1/layer1.0/conv1/Conv` -> `layer1.0.conv1`, `a.b/linear` -> `a.b`."""
+    if "/" not in name:
         return name.removeprefix("node_")
     path: list[str] = []
     for part in name.strip("/").split("/")[:-1]:

@@ -16,12 +16,14 @@ from torch import nn
 from typing_extensions import Unpack
 
 import peelcli
-from peelcli import calibration, config, files, plans, request
+from peelcli import calibration, config, files, plans, proving, request
 from peelcli.calibration import Evidence
 from peelcli.config import Calibration, Options, Settings, Source
 from peelcli.errors import PlanError, UsageError
 from peelcli.export import targets
+from peelcli.footprint import Footprint
 from peelcli.graph import cost
+from peelcli.graph import footprint as footprints
 from peelcli.planning import Clock, Progress, Settled, carry_out, failure, find_groups, mend, settle
 from peelcli.records import Artifact, Inspection, Plan, Run, Subject
 from peelcli.request import Paths
@@ -198,6 +200,17 @@ def inspect(
     )
 
 
+def footprint(model: Model, example: Any = None, **settings: Unpack[Settings]) -> Footprint:
+    """What a model costs, layer by layer: the source of `peel report`.
+
+    Args are those of `load`.
+    """
+    subject = load(model, example, **settings)
+    costs = proving.counted(subject, subject.module)
+    found = footprints.of_module(subject, subject.module, costs, subject.name, "module")
+    return replace(found, inputs=inputs.texts(subject), notes=(*subject.notes, *found.notes))
+
+
 # --- what the functions above share
 
 
@@ -244,6 +257,8 @@ def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], clock: Cl
         with clock.stage("export"):
             artifacts, more = targets.write(slim, settled.plan, settled.after, paths)
         checks = (*checks, *more)
+    with clock.stage("count"):
+        sides = _sides(subject, settled)
     run = Run(
         version=peelcli.__version__,
         plan=settled.plan,
@@ -255,5 +270,15 @@ def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], clock: Cl
         notes=settled.plan.notes,
         fidelity=settled.fidelity,
         candidates=settled.candidates,
+        sides=sides,
+        backbone=settled.backbone,
     )
     return Pruned(settled.slim, run)
+
+
+def _sides(subject: Subject, settled: Settled) -> tuple[Footprint, Footprint]:
+    """The original and the slim model, layer by layer."""
+    assert settled.after is not None, "what failed is not recorded"
+    name = settled.plan.model.name
+    before = footprints.of_module(subject, subject.module, settled.plan.before, name, "original")
+    return before, footprints.of_module(subject, settled.slim, settled.after, name, "slim")

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from peelcli import calibration, plans, proving
-from peelcli.allocation.allocate import allocate
+from peelcli.allocation.allocate import allocate, backbone
 from peelcli.allocation.select import keep_best
 from peelcli.calibration import Choice, Evidence
 from peelcli.config import Budget, Options
@@ -69,6 +69,7 @@ class Settled:
         after: what the slim model costs by independent counters; None where it does not run.
         candidates: the allocations that were compared, where that was asked for.
         fidelity: how the slim model compares with the original on samples.
+        backbone: for each group the width before the pool was shared out; empty where no pool was.
     """
 
     plan: Plan
@@ -78,6 +79,7 @@ class Settled:
     uncounted: tuple[str, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     fidelity: Fidelity | None = None
+    backbone: tuple[float, ...] = ()
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -136,7 +138,12 @@ def settle(
             cuts=_cuts(graph, scores, widths),
             notes=(*subject.notes, *graph.notes, *scores.notes, *_met(graph, widths)),
         )
-        settled = replace(carry_out(subject, made, clock), uncounted=graph.uncounted, candidates=candidates)
+        settled = replace(
+            carry_out(subject, made, clock),
+            uncounted=graph.uncounted,
+            candidates=candidates,
+            backbone=_backbone(graph, bounds, chosen.options),
+        )
         if not settled.failed or not tries_left:
             break
         if settled.after and all(check.name == "budget_thop_macs" for check in settled.failed):
@@ -262,6 +269,11 @@ def _described(
 
 def _text(value: Any) -> str:
     return " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _backbone(graph: ChannelGraph, limits: Sequence[Limit], options: Options) -> tuple[float, ...]:
+    method = "peel" if options.allocate == "auto" else options.allocate
+    return backbone(graph, limits, method, options.pool)
 
 
 def _predict(graph: ChannelGraph, cuts: Sequence[Cut]) -> Costs:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from peelcli.footprint import Footprint
 from peelcli.results import Candidate, Fidelity
 
 if TYPE_CHECKING:
@@ -342,6 +343,9 @@ class Run:
         seconds: wall time by stage, in order.
         fidelity: with calibration samples, how well the slim model follows the original.
         candidates: the allocations that were tried, where the choice was left to their results.
+        sides: the original and the slim model layer by layer, and what their activations take.
+        backbone: for each group the width before the pool was shared out; empty where no pool was.
+        command: what would do it again, or "" where it came from Python.
     """
 
     version: str
@@ -354,6 +358,9 @@ class Run:
     notes: tuple[str, ...] = ()
     fidelity: Fidelity | None = None
     candidates: tuple[Candidate, ...] = ()
+    sides: tuple[Footprint, Footprint] | None = None
+    backbone: tuple[float, ...] = ()
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)

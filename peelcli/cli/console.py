@@ -54,6 +54,11 @@ def show_json(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
+def tell(line: str) -> None:
+    """Print one line on stderr."""
+    sys.stderr.write(f"peel: {' '.join(line.split())}\n")
+
+
 @contextlib.contextmanager
 def working() -> Iterator[Progress]:
     """Keep stdout clean while libraries and user code run, and show the stage on a terminal.

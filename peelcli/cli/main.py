@@ -43,6 +43,7 @@ from peelcli.cli.options import (
     TrustOpt,
     WeightsOpt,
 )
+from peelcli.cli.report import report
 
 if TYPE_CHECKING:
     from peelcli.records import Run
@@ -233,6 +234,9 @@ def inspect(
         console.show_json(inspection.document(found))
     else:
         console.show(inspection.table(found))
+
+
+app.command()(report)
 
 
 _NO_SETTINGS = {"model", "plan", "out", "output_format", "config"}

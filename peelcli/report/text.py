@@ -43,7 +43,7 @@ def _counts(run: Run) -> Table:
         figures = [(units.si(factor * value[count]) + unit).strip() for value in (before, after)]
         made.add_row(label, *figures, short(after[count] / before[count]) if before[count] else "")
     for artifact in run.artifacts:
-        if artifact.kind == "onnx":
+        if artifact.kind == "onnx" and artifact.bytes:
             made.add_row("ONNX file", "", units.file_size(artifact.bytes), "")
     return made
 
@@ -91,7 +91,7 @@ def _figures(check: Check) -> tuple[str, str]:
 
 
 def _rest(run: Run) -> list[RenderableType]:
-    outputs = [f"{artifact.path} ({units.file_size(artifact.bytes)})" for artifact in run.artifacts]
+    outputs = [f"{a.path} ({units.file_size(a.bytes)})" if a.bytes else a.path for a in run.artifacts]
     uncounted = [", ".join(run.uncounted)] if run.uncounted else []
     stages = [f"{stage} {seconds:.1f} s" for stage, seconds in run.seconds.items()]
     stages = [", ".join([*stages, f"in all {sum(run.seconds.values()):.1f} s"])] if stages else []

@@ -1,0 +1,125 @@
+"""`peel report`: figures of models side by side, in many formats, and a gate for CI. torch loads for models only."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from peelcli.cli import console, settings
+from peelcli.cli.options import OUTPUT, CodeOpt, ConfigOpt, FactoryOpt, InputOpt, InputsOpt, TrustOpt, WeightsOpt
+from peelcli.errors import CHECK_FAILED, DONE, UsageError
+
+GATE = "Gate: exit code 1 where one does not hold"
+
+
+class ReportFormat(str, Enum):
+    """What is printed on stdout."""
+
+    text = "text"
+    json = "json"
+
+
+ModelsArg = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL...",
+        help="ONNX files, records of runs (`peel prune --output-format json > run.json`), reports, or models that "
+        "`peel prune` takes; bounds are on the last, shares are of the first",
+        show_default=False,
+    ),
+]
+
+
+def _bound(metavar: str, help_: str) -> Any:
+    return typer.Option(metavar=metavar, help=help_, rich_help_panel=GATE, show_default=False)
+
+
+Flops = Annotated[list[str] | None, _bound("N|P%", "most multiply-adds for one sample, e.g. 1G; a multiply-add is 1")]
+Params = Annotated[list[str] | None, _bound("N|P%", "most parameters, e.g. 5M")]
+Size = Annotated[list[str] | None, _bound("BYTES|P%", "largest file, e.g. 10MB or 9.5MiB, data files included")]
+Agreement = Annotated[list[str] | None, _bound("SHARE", "least top-1 agreement with the original, e.g. 0.95 or 95%")]
+Drop = Annotated[
+    list[str] | None,
+    _bound("METRIC=N", "how far a metric may fall, e.g. accuracy=0.5 (percentage points) or miou=1.5; repeatable"),
+]
+Against = Annotated[list[str] | None, _bound("FILE", "report, record or model that the last must not fall behind")]
+Regress = Annotated[list[str] | None, _bound("P%", "how much worse it may be than --against, e.g. 1%; 0% if not given")]
+LayersOpt = Annotated[
+    int,
+    typer.Option(metavar="N", min=0, help="layers in the table; 0 for all", rich_help_panel=OUTPUT),
+]
+DiffOpt = Annotated[
+    bool,
+    typer.Option("--diff", help="list every layer that differs between the first and the last", rich_help_panel=OUTPUT),
+]
+ReportFormatOpt = Annotated[
+    ReportFormat, typer.Option("--output-format", help="what is printed on stdout", rich_help_panel=OUTPUT)
+]
+
+
+def report(
+    models: ModelsArg,
+    max_flops: Flops = None,
+    max_params: Params = None,
+    max_size: Size = None,
+    min_agreement: Agreement = None,
+    max_drop: Drop = None,
+    against: Against = None,
+    max_regress: Regress = None,
+    input_: InputOpt = None,
+    inputs: InputsOpt = None,
+    factory: FactoryOpt = None,
+    weights: WeightsOpt = None,
+    code: CodeOpt = None,
+    trust: TrustOpt = None,
+    layers: LayersOpt = 12,
+    diff: DiffOpt = False,
+    output_format: ReportFormatOpt = ReportFormat.text,
+    config: ConfigOpt = None,
+) -> int:
+    """Tell what models cost, compare them, and pass or fail by stated bounds.
+
+    Example: peel report before.onnx after.onnx --max-flops 1G
+    """
+    flags = locals()
+    from peelcli import gate, reporting
+
+    bounds = gate.check_settings(_bounds(flags, config))
+    source = {name.rstrip("_"): flags[name] for name in ("input_", "inputs", "factory", "weights", "code", "trust")}
+    with console.working():
+        found = reporting.report(models, bounds, settings.only(source, config))
+    if output_format is ReportFormat.json:
+        from peelcli.report.overview import document
+
+        console.show_json(document(found))
+    else:
+        from peelcli.report.comparison import text
+
+        console.show(text(found, layers, diff))
+    for verdict in found.violated:
+        console.tell(f"violated: {verdict.bound}: {verdict.told}")
+    for check in found.failed:
+        console.tell(f"violated: the run's check {check.name} did not hold")
+    return DONE if found.ok else CHECK_FAILED
+
+
+_BOUNDS = ("max_flops", "max_params", "max_size", "min_agreement", "max_drop", "against", "max_regress")
+
+
+def _bounds(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
+    """The flags over the settings file's table."""
+    given = {name: _once(name, flags[name]) for name in _BOUNDS if flags[name]}
+    return {**settings.table("report", config), **given}
+
+
+def _once(name: str, values: list[str]) -> str | list[str]:
+    """A bound that is given twice must be the same both times; drops of several metrics are several bounds."""
+    if name == "max_drop":
+        return values
+    if len(set(values)) > 1:
+        flag = f"--{name.replace('_', '-')}"
+        raise UsageError(f"{flag} is given as {' and as '.join(values)}", hint=f"give {flag} once")
+    return values[0]
