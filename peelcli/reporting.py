@@ -43,7 +43,7 @@ def report(models: Sequence[str], bounds: Bounds | None = None, settings: Mappin
         found += its
         run = of_run or run
     baseline = None if bounds.against is None else look(bounds.against, settings)[0][-1]
-    return Report(tuple(found), run, baseline, gate.judge(bounds, found, baseline))
+    return Report(tuple(found), run, baseline, gate.judge(bounds, found, baseline), models[-1])
 
 
 def look(model: str, settings: Mapping[str, Any]) -> tuple[tuple[Footprint, ...], Run | None]:

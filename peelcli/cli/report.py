@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from peelcli.cli import console, settings
 from peelcli.cli.options import OUTPUT, CodeOpt, ConfigOpt, FactoryOpt, InputOpt, InputsOpt, TrustOpt, WeightsOpt
 from peelcli.errors import CHECK_FAILED, DONE, UsageError
+
+if TYPE_CHECKING:
+    from peelcli.report.overview import Report
 
 GATE = "Gate: exit code 1 where one does not hold"
 
@@ -20,6 +26,11 @@ class ReportFormat(str, Enum):
 
     text = "text"
     json = "json"
+    markdown = "markdown"
+    html = "html"
+    junit = "junit"
+    github = "github"
+    gitlab = "gitlab"
 
 
 ModelsArg = Annotated[
@@ -56,7 +67,24 @@ DiffOpt = Annotated[
     typer.Option("--diff", help="list every layer that differs between the first and the last", rich_help_panel=OUTPUT),
 ]
 ReportFormatOpt = Annotated[
-    ReportFormat, typer.Option("--output-format", help="what is printed on stdout", rich_help_panel=OUTPUT)
+    ReportFormat | None,
+    typer.Option(
+        "--output-format",
+        help="what is printed on stdout; github: annotations, and the summary of the step",
+        rich_help_panel=OUTPUT,
+        show_default="text",
+    ),
+]
+ReportOutOpt = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="write the report: .html, .json, .md, .xml (JUnit) or .txt; in the format of --output-format where that "
+        "has this suffix, and then stdout stays empty; repeatable",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+    ),
 ]
 
 
@@ -77,7 +105,8 @@ def report(
     trust: TrustOpt = None,
     layers: LayersOpt = 12,
     diff: DiffOpt = False,
-    output_format: ReportFormatOpt = ReportFormat.text,
+    out: ReportOutOpt = None,
+    output_format: ReportFormatOpt = None,
     config: ConfigOpt = None,
 ) -> int:
     """Tell what models cost, compare them, and pass or fail by stated bounds.
@@ -85,25 +114,50 @@ def report(
     Example: peel report before.onnx after.onnx --max-flops 1G
     """
     flags = locals()
-    from peelcli import gate, reporting
+    from peelcli import files, gate, reporting
+    from peelcli.report.formats import SUFFIXES
+    from peelcli.report.hosts import problems
 
+    files.check_targets(out or (), suffixes=SUFFIXES)
     bounds = gate.check_settings(_bounds(flags, config))
     source = {name.rstrip("_"): flags[name] for name in ("input_", "inputs", "factory", "weights", "code", "trust")}
     with console.working():
-        found = reporting.report(models, bounds, settings.only(source, config))
-    if output_format is ReportFormat.json:
-        from peelcli.report.overview import document
-
-        console.show_json(document(found))
-    else:
-        from peelcli.report.comparison import text
-
-        console.show(text(found, layers, diff))
-    for verdict in found.violated:
-        console.tell(f"violated: {verdict.bound}: {verdict.told}")
-    for check in found.failed:
-        console.tell(f"violated: the run's check {check.name} did not hold")
+        found = replace(reporting.report(models, bounds, settings.only(source, config)), rows=layers)
+    wanted = output_format.value if output_format else None
+    taken = _write(found, out or (), wanted)
+    with console.listening():  # the exit code is the gate's, also where nobody reads to the end
+        if wanted not in taken:
+            _show(found, wanted or "text", diff)
+    for bound, told in problems(found):
+        console.tell(f"violated: {bound}: {told}")
     return DONE if found.ok else CHECK_FAILED
+
+
+def _write(found: Report, out: Sequence[Path], wanted: str | None) -> set[str]:
+    """Write all files or none; returns their formats."""
+    from peelcli import files
+    from peelcli.report.formats import FORMATS, of_file
+
+    formats = [of_file(path.suffix, wanted) for path in out]
+    texts = [FORMATS[name].render(found) for name in formats]
+    with files.staged(out) as temporaries:
+        for temporary, text in zip(temporaries, texts, strict=True):
+            files.write_bytes(temporary, text.encode(errors="replace"))
+    return set(formats)
+
+
+def _show(found: Report, output_format: str, diff: bool) -> None:
+    from peelcli.report.comparison import text
+    from peelcli.report.formats import FORMATS
+
+    if output_format == "text":
+        console.show(text(found, diff))
+        return
+    console.show_utf8(FORMATS[output_format].render(found))
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if output_format == "github" and summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(FORMATS["markdown"].render(found))
 
 
 _BOUNDS = ("max_flops", "max_params", "max_size", "min_agreement", "max_drop", "against", "max_regress")

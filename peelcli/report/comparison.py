@@ -15,7 +15,6 @@ from peelcli.report.overview import Difference, Report, differences
 from peelcli.report.text import both_counts, summary
 
 _LONGEST = 20  # characters of a name that heads a column
-LAYERS = 12  # rows that are shown where nothing else is asked for
 _Written = Callable[[Any], str]
 _ROWS: tuple[tuple[str, str, _Written], ...] = (
     ("macs", "MACs", units.macs),
@@ -28,12 +27,11 @@ _ROWS: tuple[tuple[str, str, _Written], ...] = (
 )
 
 
-def text(report: Report, layers: int = LAYERS, diff: bool = False) -> RenderableType:
+def text(report: Report, diff: bool = False) -> RenderableType:
     """All of a report, for any width and with or without colour.
 
     Args:
         report: what is told.
-        layers: rows of the table of layers; 0 for all.
         diff: whether to list every layer that differs between the first model and the last one.
     """
     models = report.models
@@ -42,7 +40,7 @@ def text(report: Report, layers: int = LAYERS, diff: bool = False) -> Renderable
     figures: list[RenderableType] = [] if alone else _figures(models)
     head = [] if alone else [plain(headline(models[-1]))]
     differing = _differing(report) if diff else []
-    return spaced((head, figures, run, _layers(models, layers), differing, _bounds(report), _notes(report)))
+    return spaced((head, figures, run, _layers(models, report.rows), differing, _bounds(report), _notes(report)))
 
 
 def headline(model: Footprint) -> str:
@@ -89,13 +87,14 @@ def _layers(models: Sequence[Footprint], most: int) -> list[RenderableType]:
     heads = (">MACs", ">last", ">width", ">last") if several else (">MACs", ">width")
     made = table("layers", "|", ">share", *heads)
     for row in shown:
-        made.add_row(plain(row.name), Bar(row.share), short(row.share), *_cells(row, several))
+        made.add_row(plain(row.name), Bar(row.share), short(row.share), *cells(row, several))
     rest = len(found) - len(shown)
     more = f"and {rest} more with {short(1 - sum(row.share for row in shown))} of the MACs; --layers 0 shows all"
     return [made, *indented([more] if rest else [])] if found else []
 
 
-def _cells(row: LayerRow, several: bool) -> list[str]:
+def cells(row: LayerRow, several: bool) -> list[str]:
+    """MACs and widths of one layer, of both models where there are several."""
     macs = [units.si(value).strip() for value in row.macs]
     widths = ["" if width is None else str(width) for width in row.width]
     return [*macs, *widths] if several else [macs[0], widths[0]]

@@ -28,12 +28,16 @@ class Report:
         run: the record that was among them; of several the last.
         baseline: what the last model must not fall behind.
         verdicts: the bounds, and whether they hold.
+        path: the last model as it was given.
+        rows: how many layers are shown where not all have to be, the dearest first; 0 for all.
     """
 
     models: tuple[Footprint, ...]
     run: Run | None = None
     baseline: Footprint | None = None
     verdicts: tuple[Verdict, ...] = ()
+    path: str = ""
+    rows: int = 12
 
     @property
     def violated(self) -> tuple[Verdict, ...]:

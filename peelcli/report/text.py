@@ -14,7 +14,7 @@ from peelcli.report.document import counts, used
 from peelcli.report.layout import Bar, indented, listed, percent, plain, short, spaced, table
 
 LABELS = {"macs": "MACs", "thop_macs": "MACs as thop counts", "params": "parameters"}
-_RESULTS = {True: "ok", False: "FAILED", None: "not comparable"}
+RESULTS = {True: "ok", False: "FAILED", None: "not comparable"}
 
 
 def summary(run: Run) -> RenderableType:
@@ -80,7 +80,7 @@ def _named(cut: Cut) -> str:
 def _checks(run: Run) -> list[RenderableType]:
     made = table("|checks", "|result", ">measured", ">allowed")
     for check in run.checks:
-        made.add_row(check.name, _RESULTS[check.ok], *_figures(check))
+        made.add_row(check.name, RESULTS[check.ok], *_figures(check))
     notes = [f"{check.name}: {check.note}" for check in run.checks if check.note]
     return [made, *indented(notes)] if run.checks else []
 
