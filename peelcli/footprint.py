@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-ACTIVATIONS = "products of activations"
-"""The layer under which products stand that apply no weight."""
+UNWEIGHTED = "products without a stored weight"
+"""The layer under which products of two activations stand, and those with a weight that is computed."""
 Kind = Literal["onnx", "module", "original", "slim"]
 
 

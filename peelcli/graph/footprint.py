@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from peelcli.footprint import ACTIVATIONS, Footprint, Kind, LayerCost
+from peelcli.footprint import UNWEIGHTED, Footprint, Kind, LayerCost
 from peelcli.graph.count import OpLog, record_ops
 from peelcli.graph.memory import peak_bytes
 from peelcli.graph.rehearsal import rehearse
@@ -62,7 +62,7 @@ def layers(module: nn.Module, log: OpLog) -> tuple[LayerCost, ...]:
         for name, count in params.items()
     ]  # fmt: skip
     products = sum(log.products.values())
-    return (*found, LayerCost(ACTIVATIONS, ", ".join(log.products), products, 0)) if products else tuple(found)
+    return (*found, LayerCost(UNWEIGHTED, ", ".join(log.products), products, 0)) if products else tuple(found)
 
 
 def _width(layer: nn.Module | None) -> int | None:

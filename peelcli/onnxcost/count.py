@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from peelcli.footprint import ACTIVATIONS, Footprint, LayerCost
+from peelcli.footprint import UNWEIGHTED, Footprint, LayerCost
 from peelcli.inputtext import InputSpec, Spec
 from peelcli.onnxcost import formulas, memory
 from peelcli.onnxcost.formulas import Call
@@ -114,7 +114,7 @@ def _add(node: onnx.NodeProto, graph: OnnxGraph, known: Shapes, owners: Owners, 
     weights = [
         p for p in formulas.WEIGHTS.get(node.op_type, (1,)) if p < len(node.input) and node.input[p] in owners.origin
     ]
-    name = owners.layer(node) if weights else ACTIVATIONS
+    name = owners.layer(node) if weights else UNWEIGHTED
     tally.macs[name] = tally.macs.get(name, 0) + macs
     tally.ops.setdefault(name, node.op_type)
     if weights:

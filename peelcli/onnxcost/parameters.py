@@ -13,9 +13,6 @@ from peelcli.onnxcost.shapes import is_floating
 from peelcli.onnxnames import of_node, of_parameter, of_weight, says_something
 from peelcli.onnxnodes import with_inner
 
-_CARRIERS = frozenset(
-    {"Identity", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Cast", "Flatten", "DequantizeLinear", "Expand"}
-)
 _STATISTICS = {"BatchNormalization": (3, 4)}  # of a training set, not learnt
 _SETTINGS = {"Resize": (1, 2, 3), "Upsample": (1,), "Pad": (1, 2), "Clip": (1, 2), "QuantizeLinear": (1, 2),
              "DequantizeLinear": (1, 2), "QLinearConv": (1, 2, 4, 5, 6, 7), "QLinearMatMul": (1, 2, 4, 5, 6, 7),
@@ -33,22 +30,21 @@ class Owners:
     """Which constant a tensor is, and which layer a node belongs to."""
 
     def __init__(self, graph: OnnxGraph) -> None:
-        self.origin = {name: name for name in graph.constants}  # also under another shape or type
+        self.origin = {name: name for name in graph.constants}  # also of what is computed from constants alone
         self._sums: dict[str, onnx.NodeProto] = {}  # the addition that reads a tensor
         for node in graph.model.graph.node:
-            if node.op_type in _CARRIERS and node.input and node.input[0] in self.origin:
-                self.origin[node.output[0]] = self.origin[node.input[0]]
+            sources = [name for name in node.input if name]
+            if sources and all(name in self.origin for name in sources):
+                self.origin.update((name, self.origin[sources[0]]) for name in node.output)
             if node.op_type == "Add":
                 self._sums.update(dict.fromkeys(node.input, node))
 
     def layer(self, node: onnx.NodeProto) -> str:
         """By the names of its weights, else by that of the bias which is added next, else by its own."""
         after = self._sums.get(node.output[0]) if node.op_type == "MatMul" and node.output else None
-        for name in (*node.input, *(after.input if after else ())):
-            stem = of_weight(self.origin.get(name, ""))
-            if stem:
-                return stem
-        return of_node(node.name) or node.op_type
+        names = [self.origin.get(name, "") for name in (*node.input, *(after.input if after else ()))]
+        wishes = (*map(of_weight, names), *map(of_parameter, names), of_node(node.name))
+        return next((wish for wish in wishes if wish), node.op_type)
 
 
 def parameters(graph: OnnxGraph, owners: Owners) -> dict[str, str]:

@@ -146,7 +146,7 @@ def _settle(inputs: Sequence[onnx.ValueInfoProto], placed: dict[str, InputSpec],
                 f"{graph.path} takes {value.name!r}, which is no tensor", hint="export it with tensors only"
             )
         dims = value.type.tensor_type.shape.dim
-        spec = placed.get(value.name)
+        spec, open_ = placed.get(value.name), _open(value, graph)
         if spec is not None:
             _check_fit(value, spec, graph)
         for position, dim in enumerate(dims):
@@ -157,7 +157,7 @@ def _settle(inputs: Sequence[onnx.ValueInfoProto], placed: dict[str, InputSpec],
             if size is None and spec is not None:
                 size = spec.shape[position]
             if size is None:
-                raise _open(value, graph)
+                raise open_
             if dim.dim_param:
                 sizes.setdefault(dim.dim_param, size)
             dim.dim_value = size
@@ -189,6 +189,7 @@ def _check_fit(value: onnx.ValueInfoProto, spec: InputSpec, graph: OnnxGraph) ->
 
 
 def _open(value: onnx.ValueInfoProto, graph: OnnxGraph) -> InputError:
+    """What to say where a size stays open."""
     if not value.type.tensor_type.HasField("shape"):
         return InputError(f"{graph.path} does not say how many dimensions {value.name!r} has", hint=_EXAMPLE)
     sizes = [str(dim.dim_value or "224") for dim in value.type.tensor_type.shape.dim]

@@ -17,7 +17,7 @@ from peelcli.report.markdown import verdict
 from peelcli.report.overview import Report
 from peelcli.report.text import LABELS, RESULTS, headline
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _LENGTH = 1000  # of a bar, in units of its own
 _FIGURES = 6  # cards at the top
 

@@ -38,7 +38,7 @@ def verdict(report: Report) -> str:
     """Whether everything holds, in a few words."""
     broken = len(report.violated)
     if report.failed:
-        return f"{len(report.failed)} checks did not hold"
+        return f"{len(report.failed)} check{'s' if len(report.failed) > 1 else ''} did not hold"
     if broken:
         return f"{broken} of {len(report.verdicts)} bounds violated"
     if not report.verdicts:
