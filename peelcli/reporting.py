@@ -55,7 +55,7 @@ def look(model: str, settings: Mapping[str, Any]) -> tuple[tuple[Footprint, ...]
     path = Path(model)
     if _is_json(path):
         return _from_json(path)
-    if path.is_file() and sniff(path) is Kind.ONNX:
+    if (path.is_file() or path.suffix.lower() == ".onnx") and sniff(path) is Kind.ONNX:
         from peelcli.onnxcost.count import count  # onnx loads here
 
         given = [inputtext.parse(text) for text in pick(Source, settings).input]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from xml.etree import ElementTree
 
 from peelcli.report.comparison import headline
+from peelcli.report.escaping import xml
 from peelcli.report.overview import Report
-
-_ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML 1.0, escaped or not
 
 
 def render(report: Report) -> str:
@@ -17,17 +15,15 @@ def render(report: Report) -> str:
     for verdict in report.verdicts:
         case = _case(suite, "peel.bounds", verdict.bound)
         if not verdict.ok:
-            ElementTree.SubElement(case, "failure", message=_legal(verdict.told), type="bound")
+            ElementTree.SubElement(case, "failure", message=xml(verdict.told), type="bound")
     for check in report.run.checks if report.run else ():
         case = _case(suite, "peel.checks", check.name)
         if check.ok is False:
-            ElementTree.SubElement(case, "failure", message=_legal(check.note or "did not hold"), type="check")
+            ElementTree.SubElement(case, "failure", message=xml(check.note or "did not hold"), type="check")
         elif check.ok is None:
-            ElementTree.SubElement(case, "skipped", message=_legal(check.note or "not comparable"))
+            ElementTree.SubElement(case, "skipped", message=xml(check.note or "not comparable"))
     if not len(suite):
-        ElementTree.SubElement(_case(suite, "peel", report.path), "system-out").text = _legal(
-            headline(report.models[-1])
-        )
+        ElementTree.SubElement(_case(suite, "peel", report.path), "system-out").text = xml(headline(report.models[-1]))
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(len(report.violated) + len(report.failed)))
     suite.set("skipped", str(len(suite.findall("testcase/skipped"))))
@@ -38,8 +34,4 @@ def render(report: Report) -> str:
 
 
 def _case(suite: ElementTree.Element, classname: str, name: str) -> ElementTree.Element:
-    return ElementTree.SubElement(suite, "testcase", classname=classname, name=_legal(name))
-
-
-def _legal(text: str) -> str:
-    return _ILLEGAL.sub("�", text)
+    return ElementTree.SubElement(suite, "testcase", classname=classname, name=xml(name))

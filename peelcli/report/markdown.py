@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from peelcli.records import Cut, Run
 from peelcli.report import comparison, follows
 from peelcli.report.document import counts, used
+from peelcli.report.escaping import markdown as escape
 from peelcli.report.layout import percent, short
 from peelcli.report.overview import Report
 from peelcli.report.text import LABELS, RESULTS, headline
-
-_SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>#|~"} | {"\n": " ", "\r": " ", "&": "&amp;"})
 
 
 def render(report: Report) -> str:
@@ -22,16 +21,11 @@ def render(report: Report) -> str:
     return "\n".join([*parts, *_notes(report)]) + "\n"
 
 
-def escaped(text: str) -> str:
-    """Text in which nothing is markup."""
-    return text.translate(_SPECIAL)
-
-
 def _head(report: Report) -> Iterator[str]:
     told = headline(report.run) if report.run and len(report.models) == 2 else comparison.headline(report.models[-1])
     yield f"### peel: {verdict(report)}"
     yield ""
-    yield escaped(told)
+    yield escape(told)
 
 
 def verdict(report: Report) -> str:
@@ -49,10 +43,10 @@ def verdict(report: Report) -> str:
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> Iterator[str]:
     """A table; behind the first `words` columns stand figures, flush right."""
     yield ""
-    yield f"| {' | '.join(map(escaped, heads))} |"
+    yield f"| {' | '.join(map(escape, heads))} |"
     yield f"|{'|'.join('---' if column < words else '---:' for column in range(len(heads)))}|"
     for row in rows:
-        yield f"| {' | '.join(map(escaped, row))} |"
+        yield f"| {' | '.join(map(escape, row))} |"
 
 
 def _folded(summary: str, lines: Iterator[str]) -> Iterator[str]:
@@ -144,4 +138,4 @@ def _notes(report: Report) -> Iterator[str]:
     told = [*notes, *([f"not counted, no formula is known for {', '.join(uncounted)}"] if uncounted else [])]
     if told:
         yield ""
-    yield from (f"- {escaped(note)}" for note in told)
+    yield from (f"- {escape(note)}" for note in told)

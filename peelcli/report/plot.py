@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
 from peelcli.errors import ExportError
 from peelcli.records import Cut, Run
+from peelcli.report.escaping import xml
 from peelcli.report.text import headline
 
 SUFFIXES = (".svg", ".png")
@@ -83,7 +85,7 @@ def svg(run: Run) -> str:
 
 
 def _drawn(run: Run, found: list[Row]) -> Iterator[str]:
-    yield f"<title>{escape(_title(run))}</title>"
+    yield f"<title>{escape(xml(_title(run)))}</title>"
     yield f'<rect width="100%" height="100%" fill="{_PAPER}"/>'
     yield _text(16, 28, _title(run), _INK, size=15)
     x = 16.0
@@ -105,7 +107,7 @@ def _drawn(run: Run, found: list[Row]) -> Iterator[str]:
 
 def _text(x: float, y: float, text: str, colour: str, anchor: str = "start", size: int = 13) -> str:
     place = f'x="{x:g}" y="{y:g}" fill="{colour}" text-anchor="{anchor}" font-size="{size}"'
-    return f"<text {place}>{escape(text)}</text>"
+    return f"<text {place}>{escape(xml(text))}</text>"
 
 
 def png(run: Run) -> bytes:
@@ -131,7 +133,9 @@ def png(run: Run) -> bytes:
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles) or 1, frameon=False, fontsize=8)
     figure.suptitle(_title(run), fontsize=9, x=0.02, ha="left", parse_math=False)
     data = io.BytesIO()
-    figure.savefig(data, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a letter that the font does not have is drawn as a box
+        figure.savefig(data, format="png", metadata={"Software": None})
     return data.getvalue()
 
 
