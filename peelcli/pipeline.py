@@ -94,7 +94,7 @@ def prune(
         subject = load(model, example, **settings)
     subject, evidence = _evidence(subject, wanted.calibration, wanted.options.seed, clock)
     settled = settle(subject, wanted.budget, wanted.options, clock, evidence)
-    return _finish(subject, mend(settled, clock, evidence), wanted.paths, clock)
+    return _by_layer(subject, _finish(subject, mend(settled, clock, evidence), wanted.paths, clock), clock)
 
 
 def plan(
@@ -169,7 +169,8 @@ def apply(
         subject = load(model, example, **settings)
         _check_owner(plan, subject)
     subject, evidence = _evidence(subject, config.pick(Calibration, settings), plans.seed(plan), clock)
-    return _finish(subject, mend(carry_out(subject, plan, clock), clock, evidence), paths, clock)
+    pruned = _finish(subject, mend(carry_out(subject, plan, clock), clock, evidence), paths, clock)
+    return _by_layer(subject, pruned, clock)
 
 
 def inspect(
@@ -257,8 +258,6 @@ def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], clock: Cl
         with clock.stage("export"):
             artifacts, more = targets.write(slim, settled.plan, settled.after, paths)
         checks = (*checks, *more)
-    with clock.stage("count"):
-        sides = _sides(subject, settled)
     run = Run(
         version=peelcli.__version__,
         plan=settled.plan,
@@ -270,15 +269,16 @@ def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], clock: Cl
         notes=settled.plan.notes,
         fidelity=settled.fidelity,
         candidates=settled.candidates,
-        sides=sides,
         backbone=settled.backbone,
     )
     return Pruned(settled.slim, run)
 
 
-def _sides(subject: Subject, settled: Settled) -> tuple[Footprint, Footprint]:
-    """The original and the slim model, layer by layer."""
-    assert settled.after is not None, "what failed is not recorded"
-    name = settled.plan.model.name
-    before = footprints.of_module(subject, subject.module, settled.plan.before, name, "original")
-    return before, footprints.of_module(subject, settled.slim, settled.after, name, "slim")
+def _by_layer(subject: Subject, pruned: Pruned, clock: Clock) -> Pruned:
+    """The same, with the original and the slim model told layer by layer in the record."""
+    run = pruned.run
+    name = run.plan.model.name
+    with clock.stage("count"):
+        before = footprints.of_module(subject, subject.module, run.plan.before, name, "original")
+        after = footprints.of_module(subject, pruned.model, run.after, name, "slim")
+    return Pruned(pruned.model, replace(run, sides=(before, after), seconds=clock.seconds))
