@@ -48,6 +48,8 @@ class Footprint:
         inputs: what one sample is, as `--input` takes it.
         layers: all that has multiply-adds or parameters, in the order of the data flow.
         uncounted: ops that do arithmetic for which there is no formula.
+        unknown: ops whose multiply-adds could not be told, because a size is not known or the op is not: `macs` is less
+            than it should be.
         notes: what a reader should know, one sentence each.
     """
 
@@ -65,4 +67,5 @@ class Footprint:
     inputs: tuple[str, ...] = ()
     layers: tuple[LayerCost, ...] = ()
     uncounted: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -194,7 +194,14 @@ def _ceilings(bounds: Bounds, first: Footprint, model: Footprint) -> Found:
         else:
             limit = float(ceiling.amount * Fraction(whole) / 100 if ceiling.percent else ceiling.amount)
             told = f"{label} {_exact(value, limit, written)}"
+            if figure == "macs" and model.unknown and value <= limit:
+                yield _in_part(flag, model)
+                continue
             yield Verdict(f"{flag} {ceiling}", figure, value, limit, value <= limit, told)
+
+
+def _in_part(flag: str, model: Footprint) -> str:
+    return f"{flag}: the multiply-adds of {', '.join(model.unknown)} in {model.name} are not known"
 
 
 def _si(value: float) -> str:
@@ -246,6 +253,9 @@ def _regressions(baseline: Footprint, model: Footprint, most: float) -> Found:
         value, before = getattr(model, figure), getattr(baseline, figure)
         if value is None or before is None or (figure == "peak_bytes" and model.kind != baseline.kind):
             continue  # a file's memory follows another order than a module's
+        if figure == "macs" and (model.unknown or baseline.unknown):
+            yield _in_part(flag, model if model.unknown else baseline)
+            continue
         limit = before * (1 + most)
         change = f"{(value - before) / before:+.2%}" if before else "of 0"
         told = f"{label} {value:,} against {before:,} ({change}), at most {100 * most:+g} %"

@@ -95,6 +95,15 @@ def test_a_figure_that_nobody_knows_is_no_pass():
         verdicts(max_drop=["miou=1"])
 
 
+def test_a_lower_bound_of_multiply_adds_is_no_pass_but_may_be_a_violation():
+    part = replace(AFTER, unknown=("Conv",))
+    with pytest.raises(UsageError, match="the multiply-adds of Conv in after are not known"):
+        verdicts(part, max_flops="1k")
+    with pytest.raises(UsageError, match="of Conv in after are not known"):
+        verdicts(baseline=part, against="base.json")
+    assert verdicts(part, max_flops="499")["macs"].ok is False
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

@@ -28,6 +28,7 @@ class _Tally:
     params: dict[str, int] = field(default_factory=dict)
     widths: dict[str, int | None] = field(default_factory=dict)
     uncounted: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
 
     def layers(self, samples: int) -> Iterator[LayerCost]:
         for name in dict.fromkeys((*self.macs, *self.params)):
@@ -48,9 +49,10 @@ def count(path: Path, given: Sequence[Spec] = ()) -> Footprint:
     """
     graph = read(path)
     known = shapes(graph, given)
-    tally = _tally(graph, known)
+    owners = Owners(graph)
+    tally = _tally(graph, known, owners)
     layers = tuple(tally.layers(known.samples))
-    peak = memory.peak_bytes(graph.model.graph, known.tensors, graph.constants)
+    peak = memory.peak_bytes(graph.model.graph, known.tensors, owners.origin)
     return Footprint(
         name=path.name,
         kind="onnx",
@@ -61,6 +63,7 @@ def count(path: Path, given: Sequence[Spec] = ()) -> Footprint:
         inputs=tuple(str(InputSpec(tensor.dims, name)) for name, tensor in known.inputs.items()),
         layers=layers,
         uncounted=tuple(sorted(tally.uncounted)),
+        unknown=tuple(sorted(tally.unknown)),
         notes=tuple(_notes(known, peak)),
     )
 
@@ -72,9 +75,8 @@ def _notes(known: Shapes, peak: int | None) -> Iterator[str]:
         yield "the sizes of some tensors follow from values: the memory of activations is not known"
 
 
-def _tally(graph: OnnxGraph, known: Shapes) -> _Tally:
+def _tally(graph: OnnxGraph, known: Shapes, owners: Owners) -> _Tally:
     tally = _Tally()
-    owners = Owners(graph)
     _walk(graph.model.graph.node, graph, known, owners, tally)
     for parameter, layer in parameters(graph, owners).items():
         tally.params[layer] = tally.params.get(layer, 0) + math.prod(graph.constants[parameter].dims)
@@ -101,14 +103,20 @@ def _merge(tally: _Tally, more: _Tally) -> None:
     tally.ops |= more.ops
     tally.widths |= more.widths
     tally.uncounted |= more.uncounted
+    tally.unknown |= more.unknown
 
 
 def _add(node: onnx.NodeProto, graph: OnnxGraph, known: Shapes, owners: Owners, tally: _Tally) -> None:
     tensors = known.tensors
     call = Call(node, tuple(map(tensors.get, node.input)), tuple(map(tensors.get, node.output)))
-    macs = formulas.macs_of(call)
-    if macs is None:
+    try:
+        macs = formulas.macs_of(call)
+    except formulas.NoFormula:
         tally.uncounted.add(node.op_type)
+        return
+    except formulas.Unknown:
+        tally.unknown.add(node.op_type)
+        return
     if not macs:
         return
     weights = [

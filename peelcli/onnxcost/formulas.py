@@ -14,13 +14,17 @@ from typing import Any
 import onnx
 
 from peelcli.onnxcost.shapes import Tensor
+from peelcli.onnxcost.standins import CONTRIBUTED, STAND_INS
 
 STANDARD = ("", "ai.onnx")
-CONTRIBUTED = "com.microsoft"  # the ops that onnxruntime's own optimiser writes
 
 
 class Unknown(Exception):
     """A shape that the formula needs is not known, or the op is used in a way that it does not cover."""
+
+
+class NoFormula(Exception):
+    """An op that does arithmetic which the field does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,36 +148,42 @@ FORMULAS: dict[tuple[str, str], Formula] = {
     (CONTRIBUTED, "FusedConv"): _conv(1),
     (CONTRIBUTED, "FusedMatMul"): _fused_matmul,
     (CONTRIBUTED, "FusedGemm"): _gemm,
+    (CONTRIBUTED, "QGemm"): _gemm,
 }
 WEIGHTS: dict[str, tuple[int, ...]] = {
     "QLinearConv": (3,), "QLinearMatMul": (3, 0), "LSTM": (1, 2), "GRU": (1, 2), "RNN": (1, 2), "Einsum": (1, 0),
-    "MatMul": (1, 0), "MatMulInteger": (1, 0), "FusedMatMul": (1, 0),
+    "MatMul": (1, 0), "MatMulInteger": (1, 0), "FusedMatMul": (1, 0), "QGemm": (3,),
 }  # fmt: skip
 """Which inputs of a counted op may hold its weight, the likeliest first; (1,) where nothing is said."""
 _ARITHMETIC = frozenset(
-    {"DFT", "STFT", "GridSample", "DeformConv", "RoiAlign", "MaxRoiPool", "Det", "Loop", "Scan"}
+    {"DFT", "STFT", "GridSample", "DeformConv", "RoiAlign", "MaxRoiPool", "Det"}
 )  # counted by nobody: torch's counter has no formula for them either
-_NO_PRODUCTS = frozenset(
-    {"FusedGelu", "BiasGelu", "FastGelu", "Gelu", "QuickGelu", "SkipLayerNormalization", "LayerNormalization",
-     "SkipSimplifiedLayerNormalization", "SimplifiedLayerNormalization", "QuantizeLinear", "DequantizeLinear",
-     "NhwcMaxPool", "BiasSoftmax", "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearConcat",
-     "QLinearGlobalAveragePool", "QLinearAveragePool"}
-)  # fmt: skip
+_REPEATED = frozenset({"Loop", "Scan"})  # nobody knows how often
+_NO_PRODUCTS = frozenset(STAND_INS) | {"QuantizeLinear", "DequantizeLinear", "QLinearAveragePool", "QLinearReduceMean"}
 
 
-def macs_of(call: Call) -> int | None:
-    """Multiply-adds of one node; None where they are not known."""
+def macs_of(call: Call) -> int:
+    """Multiply-adds of one node.
+
+    Raises:
+        Unknown: they are not known: a shape is not, or the op is nobody's that is known here.
+        NoFormula: there is none, in torch's counter neither.
+    """
     node = call.node
     domain = "" if node.domain in STANDARD else node.domain
     formula = FORMULAS.get((domain, node.op_type))
     if formula is not None:
         try:
             return formula(call)
-        except (Unknown, ValueError, IndexError):
-            return None
-    if domain == "":
-        return None if node.op_type in _ARITHMETIC else 0
-    return 0 if domain == CONTRIBUTED and node.op_type in _NO_PRODUCTS else None
+        except (ValueError, IndexError):  # sizes that the op can't have
+            raise Unknown from None
+    if domain == "" and node.op_type in _REPEATED:
+        raise Unknown
+    if domain == "" and node.op_type in _ARITHMETIC:
+        raise NoFormula
+    if domain == "" or (domain == CONTRIBUTED and node.op_type in _NO_PRODUCTS):
+        return 0
+    raise Unknown
 
 
 def width_of(call: Call, weight: tuple[int, ...], position: int) -> int | None:
@@ -183,7 +193,7 @@ def width_of(call: Call, weight: tuple[int, ...], position: int) -> int | None:
         return int(weight[1] * call.attribute("group", 1))
     if kind in ("Conv", "ConvInteger", "QLinearConv", "FusedConv"):
         return weight[0]
-    if kind in ("Gemm", "FusedGemm"):
+    if kind in ("Gemm", "FusedGemm", "QGemm"):
         return weight[0 if call.attribute("transB", 0) else 1]
     if kind in ("LSTM", "GRU", "RNN"):
         hidden = call.attribute("hidden_size", None)

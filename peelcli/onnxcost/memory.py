@@ -18,7 +18,8 @@ def peak_bytes(graph: onnx.GraphProto, tensors: Mapping[str, Tensor], constants:
 
     A tensor lives from the node that makes it, or from the start where it is an input, to its last reader; outputs live
     to the end. While a node runs, what it reads and what it makes are both there: nothing is computed in place. What a
-    reshape makes is the same memory. Weights count nothing. A runtime may do better than that, or worse.
+    reshape makes is the same memory. Constants, and what follows from them alone, count nothing. A
+    runtime may do better than that, or worse.
 
     Returns:
         Bytes, or None where a size is not known.

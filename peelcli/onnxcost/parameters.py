@@ -14,15 +14,18 @@ from peelcli.onnxnames import of_node, of_parameter, of_weight, says_something
 from peelcli.onnxnodes import with_inner
 
 _STATISTICS = {"BatchNormalization": (3, 4)}  # of a training set, not learnt
-_SETTINGS = {"Resize": (1, 2, 3), "Upsample": (1,), "Pad": (1, 2), "Clip": (1, 2), "QuantizeLinear": (1, 2),
-             "DequantizeLinear": (1, 2), "QLinearConv": (1, 2, 4, 5, 6, 7), "QLinearMatMul": (1, 2, 4, 5, 6, 7),
-             "ConvInteger": (2, 3), "MatMulInteger": (2, 3), "Range": (0, 1, 2)}  # fmt: skip
+_SETTINGS = {
+    "Resize": (1, 2, 3), "Upsample": (1,), "Pad": (1, 2), "Clip": (1, 2), "Range": (0, 1, 2),
+    "QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2), "QLinearConv": (1, 2, 4, 5, 6, 7),
+    "QLinearMatMul": (1, 2, 4, 5, 6, 7), "QGemm": (1, 2, 4, 5, 7, 8), "ConvInteger": (2, 3), "MatMulInteger": (2, 3),
+}  # fmt: skip
 _WHOLE = {
     "DequantizeLinear": (0,),
     "QLinearConv": (3, 8),
     "QLinearMatMul": (3,),
     "ConvInteger": (1,),
     "MatMulInteger": (1,),
+    "QGemm": (3, 6),
 }
 
 

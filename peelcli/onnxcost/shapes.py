@@ -12,9 +12,10 @@ from peelcli.errors import InputError, SourceError
 from peelcli.inputtext import InputSpec, Spec
 from peelcli.onnxcost.folding import fold_sizes
 from peelcli.onnxcost.read import OnnxGraph, bytes_of
+from peelcli.onnxcost.standins import replace_contributed
 from peelcli.onnxnodes import graphs_of, with_inner
 
-_ROUNDS = 20  # of inference and folding; each goes one data-dependent step further
+_ROUNDS = 200  # of inference and folding; each goes one computed size further
 _EXAMPLE = "give them, e.g. --input 1,3,224,224 or --input name=1x3x224x224"
 
 
@@ -59,6 +60,7 @@ def shapes(graph: OnnxGraph, given: Sequence[Spec] = ()) -> Shapes:
     """
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
+    replace_contributed(model.graph)
     inputs = [value for value in model.graph.input if value.name not in graph.constants]
     samples = _settle(inputs, _placed(inputs, given, graph), graph)
     return Shapes(_inferred(model, graph), {value.name: _tensor(value) for value in inputs}, samples)  # type: ignore[misc]

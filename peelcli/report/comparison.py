@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from peelcli import units
 from peelcli.footprint import Footprint
 from peelcli.report.layout import Bar, figure, indented, listed, plain, short, spaced, table
-from peelcli.report.overview import Difference, Report, differences
+from peelcli.report.overview import Difference, Report, differences, gaps
 from peelcli.report.text import both_counts, summary
 
 _LONGEST = 20  # characters of a name that heads a column
@@ -147,5 +147,4 @@ def _bounds(report: Report) -> list[RenderableType]:
 def _notes(report: Report) -> list[RenderableType]:
     models = [model for model in report.models if model.kind in ("onnx", "module")]
     notes = [f"{model.name}: {note}" for model in models for note in model.notes]
-    uncounted = [f"{model.name}: {', '.join(model.uncounted)}" for model in models if model.uncounted]
-    return [*listed("notes", notes), *listed("not counted, no formula is known for", uncounted)]
+    return [*listed("notes", [*notes, *gaps(models)])]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 
 from peelcli.report.comparison import headline
-from peelcli.report.overview import Report
+from peelcli.report.overview import Report, gaps
 
 _DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
 _PROPERTY = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A", ":": "%3A", ",": "%2C"})
@@ -19,10 +19,7 @@ def github(report: Report) -> str:
     Source: GitHub's documentation of workflow commands, which says what has to be escaped.
     """
     lines = [_command("error", report.path, bound, told) for bound, told in problems(report)]
-    uncounted = sorted({op for model in report.models for op in model.uncounted})
-    if uncounted:
-        told = f"no formula is known for {', '.join(uncounted)}: multiply-adds are a lower bound"
-        lines.append(_command("warning", report.path, "peel: not counted", told))
+    lines += [_command("warning", report.path, "peel", told) for told in gaps(report.models)]
     if not problems(report):
         lines.append(_command("notice", report.path, "peel", headline(report.models[-1])))
     return "\n".join(lines) + "\n"

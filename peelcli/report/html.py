@@ -14,7 +14,7 @@ from peelcli.report.comparison import LayerRow
 from peelcli.report.document import counts, used
 from peelcli.report.layout import percent, short
 from peelcli.report.markdown import verdict
-from peelcli.report.overview import Report
+from peelcli.report.overview import Report, gaps
 from peelcli.report.text import LABELS, RESULTS, headline
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -138,8 +138,7 @@ def _command(run: Run) -> Iterator[str]:
 
 def _notes(report: Report) -> Iterator[str]:
     notes = dict.fromkeys(note for model in report.models for note in model.notes)
-    uncounted = sorted({op for model in report.models for op in model.uncounted})
-    told = [*notes, *([f"not counted, no formula is known for {', '.join(uncounted)}"] if uncounted else [])]
+    told = [*notes, *gaps(report.models)]
     if report.run:
         told += follows.missing(report.run)
     if told:

@@ -9,7 +9,7 @@ from peelcli.report import comparison, follows
 from peelcli.report.document import counts, used
 from peelcli.report.escaping import markdown as escape
 from peelcli.report.layout import percent, short
-from peelcli.report.overview import Report
+from peelcli.report.overview import Report, gaps
 from peelcli.report.text import LABELS, RESULTS, headline
 
 
@@ -134,8 +134,7 @@ def _command(run: Run) -> Iterator[str]:
 
 def _notes(report: Report) -> Iterator[str]:
     notes = dict.fromkeys(note for model in report.models for note in model.notes)
-    uncounted = dict.fromkeys(op for model in report.models for op in model.uncounted)
-    told = [*notes, *([f"not counted, no formula is known for {', '.join(uncounted)}"] if uncounted else [])]
+    told = [*notes, *gaps(report.models)]
     if told:
         yield ""
     yield from (f"- {escape(note)}" for note in told)

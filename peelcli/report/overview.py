@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -119,6 +119,16 @@ def differences(first: Footprint, last: Footprint) -> Iterator[Difference]:
         a, b = before.get(name, nothing), after.get(name, nothing)
         if (a.macs, a.params) != (b.macs, b.params):
             yield Difference(name, (a.macs, b.macs), (a.params, b.params))
+
+
+def gaps(models: Sequence[Footprint]) -> list[str]:
+    """What the multiply-adds of some models leave out, one sentence each."""
+    uncounted = sorted({op for model in models for op in model.uncounted})
+    told = [f"not counted, no formula is known for {', '.join(uncounted)}"] if uncounted else []
+    for model in models:
+        if model.unknown:
+            told.append(f"{model.name} has more multiply-adds: those of {', '.join(model.unknown)} are not known")
+    return told
 
 
 def document(report: Report) -> dict[str, Any]:
