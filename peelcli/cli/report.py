@@ -156,8 +156,18 @@ def _show(found: Report, output_format: str, diff: bool) -> None:
     console.show_utf8(FORMATS[output_format].render(found))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if output_format == "github" and summary:
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(FORMATS["markdown"].render(found))
+        _append(Path(summary), FORMATS["markdown"].render(found))
+
+
+def _append(path: Path, text: str) -> None:
+    """Add to a file that others write to as well."""
+    from peelcli import files
+
+    try:
+        with path.open("a", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+    except OSError as error:
+        raise files.write_error(error, path) from error
 
 
 _BOUNDS = ("max_flops", "max_params", "max_size", "min_agreement", "max_drop", "against", "max_regress")

@@ -91,6 +91,8 @@ def _walk(nodes: Sequence[onnx.NodeProto], graph: OnnxGraph, known: Shapes, owne
             for branch, some in zip(branches, tried, strict=True):
                 _walk(branch.node, graph, known, owners, some)
             _merge(tally, max(tried, key=lambda some: sum(some.macs.values())))
+            for some in tried:
+                tally.unknown |= some.unknown
             continue
         for branch in branches:
             _walk(branch.node, graph, known, owners, tally)

@@ -141,7 +141,7 @@ def _placed(inputs: Sequence[onnx.ValueInfoProto], given: Sequence[Spec], graph:
 def _settle(inputs: Sequence[onnx.ValueInfoProto], placed: dict[str, InputSpec], graph: OnnxGraph) -> int:
     """Write a number for every size; returns how many samples the inputs hold."""
     symbol = _batch_symbol(inputs)
-    sizes: dict[str, int] = {symbol: 1} if symbol else {}
+    sizes = {**_said(inputs, placed), **({symbol: 1} if symbol else {})}
     for value in inputs:
         if not value.type.HasField("tensor_type"):
             raise SourceError(
@@ -165,6 +165,17 @@ def _settle(inputs: Sequence[onnx.ValueInfoProto], placed: dict[str, InputSpec],
             dim.dim_value = size
     leading = {value.type.tensor_type.shape.dim[0].dim_value for value in inputs if value.type.tensor_type.shape.dim}
     return leading.pop() if len(leading) == 1 else 1
+
+
+def _said(inputs: Sequence[onnx.ValueInfoProto], placed: dict[str, InputSpec]) -> dict[str, int]:
+    """What the user's sizes say of named sizes, in whichever input these stand."""
+    return {
+        dim.dim_param: size
+        for value in inputs
+        if value.name in placed
+        for dim, size in zip(value.type.tensor_type.shape.dim, placed[value.name].shape, strict=False)
+        if dim.dim_param
+    }
 
 
 def _batch_symbol(inputs: Sequence[onnx.ValueInfoProto]) -> str | None:

@@ -19,7 +19,6 @@ from peelcli.report.text import LABELS, RESULTS, headline
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _LENGTH = 1000  # of a bar, in units of its own
-_FIGURES = 6  # cards at the top
 
 
 def render(report: Report) -> str:
@@ -77,7 +76,7 @@ def _verdict(report: Report) -> Iterator[str]:
 def _cards(models: Sequence[Footprint]) -> Iterator[str]:
     """The last model's figures, and what they were."""
     yield '<div class="cards">'
-    for label, values, share in list(comparison.rows(models))[:_FIGURES]:
+    for label, values, share in comparison.rows(models):
         if not values[-1]:
             continue
         was = f"{short(share)} of {values[0]}" if share is not None else ""
@@ -86,8 +85,8 @@ def _cards(models: Sequence[Footprint]) -> Iterator[str]:
 
 
 def _models(report: Report) -> Iterator[str]:
-    if len(report.models) < 3 and report.run:
-        return
+    if len(report.models) < 3:
+        return  # the cards say it all
     heads = [model.name for model in report.models]
     rows = [[label, *values] for label, values, _ in comparison.rows(report.models)]
     yield from _section("Figures", "For one sample.", _table(["", *heads], rows))

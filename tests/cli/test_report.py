@@ -113,6 +113,9 @@ def test_github_gets_annotations_and_a_summary(folder, report, monkeypatch):
         "::error file=wide.onnx,title=--max-params 1k::parameters 2.10 k, at most 1.00 k",
     ]
     assert (folder / "summary.md").read_text("utf-8").startswith("before\n### peel: 2 of 3 bounds violated")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(folder / "absent" / "summary.md"))
+    code, _, err = report("wide.onnx", "--output-format", "github")
+    assert (code, "can't write in" in err) == (2, True)
 
 
 def test_a_pipe_that_closes_early_does_not_open_the_gate(folder, peel_environment):

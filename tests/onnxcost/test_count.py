@@ -175,6 +175,12 @@ def test_the_batch_is_one_and_other_open_sizes_are_asked_for(made):
         count(path, [parse("image=1x4x3x5")])
 
 
+def test_a_size_that_two_inputs_share_is_given_once(made):
+    nodes = [node("MatMul", ["a", "b"], ["y"])]
+    path = made(nodes, {"a": (2, "n"), "b": ("n", 3)}, {"unused": (1,)})
+    assert count(path, [parse("b=5x3")]).macs == 2 * 5 * 3
+
+
 def test_a_fixed_batch_is_told_for_one_sample(made):
     found = count(made([node("MatMul", ["x", "w"], ["y"])], {"x": (8, 7)}, {"w": (7, 3)}))
     assert (found.macs, found.peak_bytes) == (21, 4 * (7 + 3))
