@@ -275,10 +275,14 @@ def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], clock: Cl
 
 
 def _by_layer(subject: Subject, pruned: Pruned, clock: Clock) -> Pruned:
-    """The same, with the original and the slim model told layer by layer in the record."""
+    """The same, with the original and the slim model told layer by layer in the record; that is no reason to fail."""
     run = pruned.run
     name = run.plan.model.name
-    with clock.stage("count"):
-        before = footprints.of_module(subject, subject.module, run.plan.before, name, "original")
-        after = footprints.of_module(subject, pruned.model, run.after, name, "slim")
+    try:
+        with clock.stage("count"):
+            before = footprints.of_module(subject, subject.module, run.plan.before, name, "original")
+            after = footprints.of_module(subject, pruned.model, run.after, name, "slim")
+    except Exception as error:  # whatever a user's forward raises when each op is looked at
+        note = f"costs are not told layer by layer: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return Pruned(pruned.model, replace(run, notes=(*run.notes, note)))
     return Pruned(pruned.model, replace(run, sides=(before, after), seconds=clock.seconds))
