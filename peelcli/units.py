@@ -23,6 +23,32 @@ def parse_count(text: str) -> Fraction:
     return Fraction(number) * scale
 
 
+def parse_size(text: str) -> Fraction:
+    """Read a size in bytes such as "10MB", "9.5 MiB" or "700k".
+
+    Raises:
+        ValueError: the text is no such size.
+    """
+    match = re.fullmatch(r"(.+?)\s*(ki?|mi?|gi?)?b?", text.strip(), re.IGNORECASE)
+    prefix = (match[2] or "").lower() if match else ""
+    scale = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}[prefix]
+    if match is None or not re.fullmatch(r"\d+(\.\d*)?|\.\d+", match[1]):
+        raise ValueError(f"{text!r} is not a size such as 10MB, 700k or 9.5MiB")
+    return Fraction(match[1]) * scale
+
+
+def parse_milliseconds(text: str) -> Fraction:
+    """Read a time such as "5ms", "0.8s" or "250us" in milliseconds.
+
+    Raises:
+        ValueError: the text is no such time.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|s)", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"{text!r} is not a time such as 5ms, 0.8s or 250us")
+    return Fraction(match[1]) * {"us": Fraction(1, 1000), "ms": Fraction(1), "s": Fraction(1000)}[match[2].lower()]
+
+
 def si(value: float, digits: int = 2) -> str:
     """Write a count with an SI prefix: 4089184256 becomes "4.09 G", 999999999 becomes "1.00 G"."""
     for factor, prefix in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
@@ -35,6 +61,11 @@ def si(value: float, digits: int = 2) -> str:
 def macs(value: int) -> str:
     """Write multiply-adds: "1.00 GMACs"."""
     return si(value) + "MACs"
+
+
+def milliseconds(value: float) -> str:
+    """Write a time: "5.12 ms"; 1500 becomes "1.50 s"."""
+    return f"{value / 1000:.2f} s" if value >= 1000 else f"{value:.3g} ms"
 
 
 def file_size(value: int) -> str:

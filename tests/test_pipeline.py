@@ -251,3 +251,20 @@ def test_what_reads_samples_is_refused_without_them():
     with pytest.raises(UsageError, match="--repair goes with samples"):
         peel.prune(zoo.subject("resnet"), **HALF, repair="auto")
     peel.plan(zoo.subject("mlp"), flops="50%", repair="none")
+
+
+def test_a_run_tells_layers_and_where_that_fails_says_so(monkeypatch):
+    subject = zoo.subject("vgg_flatten")
+    run = peel.prune(subject, flops="80%", align=1).run
+    before, after = run.sides
+    assert (sum(layer.macs for layer in before.layers), before.kind) == (run.plan.before.macs, "original")
+    assert (sum(layer.macs for layer in after.layers), after.kind) == (run.after.macs, "slim")
+    assert len(run.backbone) == len(run.plan.cuts)
+
+    def broken(*_):
+        raise RuntimeError("not\nlike this")
+
+    monkeypatch.setattr("peelcli.graph.footprint.peak_bytes", broken)
+    run = peel.prune(subject, flops="80%", align=1).run
+    assert run.sides is None
+    assert run.notes[-1] == "costs are not told layer by layer: RuntimeError: not like this"

@@ -49,6 +49,17 @@ def allocate(
     return ALLOCATORS[method](meter, scores, pool, tau)
 
 
+def backbone(graph: ChannelGraph, limits: Sequence[Limit], method: Method, pool: float) -> tuple[float, ...]:
+    """The widths before the pool was shared out; nothing where there was none: another method, or a budget met already.
+
+    Args are those of `allocate`.
+    """
+    meter = Meter(graph, limits)
+    if method != "peel" or meter.fits(meter.counts(graph.full)):
+        return ()
+    return even(meter, 1.0 - pool)
+
+
 def _check_reach(meter: Meter) -> None:
     """Refuse a budget before any work when not even the least widths fit."""
     for limit, least in zip(meter.limits, meter.counts(meter.least), strict=True):

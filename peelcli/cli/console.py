@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -48,13 +49,40 @@ def show(renderable: RenderableType) -> None:
     """Print a result on stdout, as plain text where that is no terminal."""
     from rich.console import Console
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # names may hold what the terminal does not have
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _NO_TERMINAL_WIDTH
     Console(width=width, highlight=False, soft_wrap=False).print(renderable)
 
 
 def show_json(document: dict[str, Any]) -> None:
     """Print one JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    show_utf8(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def show_utf8(text: str) -> None:
+    """Print what programs read: UTF-8, whatever the terminal speaks."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode(errors="replace"))
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Go on where the reader of stdout goes away, e.g. `| head`: what is printed from then on is lost."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _deafen()
+
+
+def _deafen() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def tell(line: str) -> None:
+    """Print one line on stderr."""
+    sys.stderr.write(f"peel: {' '.join(line.split())}\n")
 
 
 @contextlib.contextmanager
@@ -108,7 +136,7 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         if code == _TYPER_SAW_CTRL_C:
             code = _complain("interrupted; nothing was written", "")
     except BrokenPipeError:  # the reader of stdout went away, e.g. `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _deafen()
         code = DONE
     except (Exception, KeyboardInterrupt) as error:
         # A C extension that is interrupted while it loads raises an ImportError of its own.

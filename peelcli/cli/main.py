@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from peelcli import __version__
-from peelcli.cli import console, settings
+from peelcli.cli import console, repeat, settings
 from peelcli.cli.bench import bench
 from peelcli.cli.options import (
     AlignOpt,
@@ -34,6 +36,7 @@ from peelcli.cli.options import (
     ParamsOpt,
     PlanArg,
     PlanOutOpt,
+    PlotOpt,
     PoolOpt,
     RepairOpt,
     SamplesOpt,
@@ -46,6 +49,7 @@ from peelcli.cli.options import (
     TrustOpt,
     WeightsOpt,
 )
+from peelcli.cli.report import report
 from peelcli.cli.sweep import sweep
 
 if TYPE_CHECKING:
@@ -83,6 +87,7 @@ def prune(
     latency: LatencyOpt = None,
     threads: ThreadsOpt = None,
     out: OutOpt = None,
+    plot: PlotOpt = None,
     input_: InputOpt = None,
     inputs: InputsOpt = None,
     factory: FactoryOpt = None,
@@ -117,11 +122,14 @@ def prune(
     from peelcli import request  # pydantic loads here
 
     request.check(model, given, out or ())
+    _check_plots(plot or (), out or ())
     from peelcli import pipeline  # torch loads here, after a typo was told
 
     with console.working() as progress:
         pruned = pipeline.prune(model, out=out or (), progress=progress, **given)
-    _show_run(pruned.run, output_format)
+    run = replace(pruned.run, command=repeat.command("prune", [model], given, out or ()))
+    _draw(run, plot or ())
+    _show_run(run, output_format)
 
 
 @app.command()
@@ -170,7 +178,7 @@ def plan(
 
     with console.working() as progress:
         run = pipeline.plan_run(model, out=out, progress=progress, **given)
-    _show_run(run, output_format)
+    _show_run(replace(run, command=repeat.command("plan", [model], given, [out])), output_format)
 
 
 @app.command()
@@ -208,7 +216,8 @@ def apply(
 
     with console.working() as progress:
         pruned = pipeline.apply(model, decided, out=out or (), progress=progress, **given)
-    _show_run(pruned.run, output_format)
+    run = replace(pruned.run, command=repeat.command("apply", [model, plan], given, out or ()))
+    _show_run(run, output_format)
 
 
 @app.command()
@@ -243,11 +252,12 @@ def inspect(
         console.show(inspection.table(found))
 
 
+app.command()(report)
 app.command()(bench)
 app.command()(sweep)
 
 
-_NO_SETTINGS = {"model", "plan", "out", "output_format", "config"}
+_NO_SETTINGS = {"model", "plan", "out", "plot", "output_format", "config"}
 
 
 def _settings(flags: dict[str, Any]) -> dict[str, Any]:
@@ -262,6 +272,26 @@ def _undecided(given: dict[str, Any]) -> dict[str, Any]:
 
     left = {*Source.model_fields, *Calibration.model_fields}
     return {name: value for name, value in given.items() if name in left}
+
+
+def _check_plots(plots: Sequence[Path], out: Sequence[Path]) -> None:
+    """Refuse, before any work, pictures that could not be drawn at the end."""
+    from peelcli import files
+    from peelcli.report import plot
+
+    files.check_targets([*out, *plots], suffixes=(*files.MODEL_SUFFIXES, *plot.SUFFIXES) if out else plot.SUFFIXES)
+    for path in plots:
+        files.check_targets([path], suffixes=plot.SUFFIXES)
+        plot.require(path.suffix)
+
+
+def _draw(run: Run, plots: Sequence[Path]) -> None:
+    from peelcli import files
+    from peelcli.report import plot
+
+    with files.staged(plots) as temporaries:
+        for temporary, path in zip(temporaries, plots, strict=True):
+            files.write_bytes(temporary, plot.picture(run, path.suffix))
 
 
 def _show_run(run: Run, output_format: Format) -> None:

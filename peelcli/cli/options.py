@@ -284,6 +284,16 @@ OutOpt = Annotated[
         show_default=False,
     ),
 ]
+PlotOpt = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plot",
+        metavar="FILE",
+        help="draw the widths: .svg, or .png (with matplotlib: pip install 'peelcli\\[plot]'); repeatable",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+    ),
+]
 PlanOutOpt = Annotated[
     Path, typer.Option("--out", metavar="FILE.json", help="where the plan goes", rich_help_panel=OUTPUT)
 ]

@@ -16,6 +16,9 @@ else:
     import tomli as tomllib
 
 
+_FILES = ("peel.toml", "pyproject.toml")
+
+
 def merged(flags: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
     """The settings of the file with the given flags laid over them.
 
@@ -30,34 +33,55 @@ def merged(flags: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
     return {**_from_file(config), **given}
 
 
+def only(flags: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
+    """The same, of the file's settings only those that the command has flags for."""
+    return {name: value for name, value in merged(flags, config).items() if name in flags}
+
+
+def table(name: str, config: Path | None) -> dict[str, Any]:
+    """A table of its own inside the settings, such as [tool.peel.report]; empty where there is none.
+
+    Raises:
+        UsageError: the file can't be read, or a key is in it twice.
+    """
+    found = _whole(config).get(name, {})
+    if not isinstance(found, dict):
+        raise UsageError(f"{name} is no table in the settings file", hint=f"write [tool.peel.{name}], or [{name}]")
+    values: dict[str, Any] = {}
+    for key, value in found.items():
+        if values.setdefault(key.replace("-", "_"), value) != value:
+            raise UsageError(f"{key} stands twice in [{name}], with - and with _", hint="keep one of them")
+    return values
+
+
 def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
 def _from_file(config: Path | None) -> dict[str, Any]:
-    if config is not None:
-        table = _read(config)
-        return _own(table) if config.name == "pyproject.toml" else table
-    if Path("peel.toml").is_file():
-        return _read(Path("peel.toml"))
-    if Path("pyproject.toml").is_file():
-        return _own(_read(Path("pyproject.toml")))
-    return {}
+    """The settings themselves; tables among them (such as report) belong to other commands."""
+    whole = _whole(config)
+    return {name.replace("-", "_"): value for name, value in whole.items() if not isinstance(value, dict)}
 
 
-def _own(table: dict[str, Any]) -> dict[str, Any]:
-    """The [tool.peel] table; its own tables (such as report) belong to other commands."""
-    own = table.get("tool", {}).get("peel", {})
-    return {name.replace("-", "_"): value for name, value in own.items() if not isinstance(value, dict)}
+def _whole(config: Path | None) -> dict[str, Any]:
+    """All that is peel's in the settings file."""
+    path = config or next((path for name in _FILES if (path := Path(name)).is_file()), None)
+    if path is None:
+        return {}
+    found = _read(path)
+    return _own(found) if path.name == "pyproject.toml" else found
+
+
+def _own(document: dict[str, Any]) -> dict[str, Any]:
+    own = document.get("tool", {}).get("peel", {})
+    return own if isinstance(own, dict) else {}
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UsageError(f"there is no settings file {path}", hint="check the path after --config") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} can't be read as TOML: {error}", hint="see docs/settings in the README") from None
-    if path.name == "pyproject.toml":
-        return table
-    return {name.replace("-", "_"): value for name, value in table.items() if not isinstance(value, dict)}

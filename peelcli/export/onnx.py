@@ -23,6 +23,7 @@ from peelcli.errors import CheckFailed, ExportError
 from peelcli.export.attention import WrittenOutAttention
 from peelcli.export.inputs import Example, bound, dynamic_shapes, run
 from peelcli.export.modules import byte_size, evaluated, precisions, relative_difference
+from peelcli.onnxnames import SCOPES, of_scopes
 from peelcli.onnxnodes import graphs_of, with_inner
 from peelcli.records import Check, Subject
 from peelcli.tensors import named_tensors, tensors_in
@@ -151,6 +152,7 @@ def _attempt(
 ) -> tuple[Check, ...]:
     inputs, outputs = _names(module, example, len(cases[0].outputs))
     proto = _export(module, example, inputs, outputs, dynamic)
+    _call_by_module(proto)
     _strip(proto)
     _name_batch(proto)
     _label(proto, metadata)
@@ -276,6 +278,15 @@ def _serialised(proto: onnx.ModelProto) -> bytes:
 
 
 # --- the file's content -----------------------------------------------------------------------------------------------
+
+
+def _call_by_module(proto: onnx.ModelProto) -> None:
+    """Put the path of the innermost module before a node's name: what readers see after the metadata is gone."""
+    for node in _nodes(proto):
+        notes = {entry.key: entry.value for entry in node.metadata_props}
+        place = of_scopes(notes.get(SCOPES, ""))
+        if place:
+            node.name = f"{place}/{node.name}"
 
 
 def _strip(proto: onnx.ModelProto) -> None:

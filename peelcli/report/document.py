@@ -1,43 +1,55 @@
-"""A run as one JSON document; keys are added over time, never renamed."""
+"""A run as one JSON document; keys are added over time, never renamed. docs/run.schema.json is its schema."""
 
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 from typing import Any
 
+from peelcli.footprint import Footprint
 from peelcli.records import Check, Costs, Cut, Run
 from peelcli.report import pace
 from peelcli.results import Candidate, Distance, Fidelity
+
+VERSION = 1
 
 
 def document(run: Run) -> dict[str, Any]:
     """A run as plain dicts, lists, strings and numbers.
 
     `used` is the share of each bound that the slim model takes, 0 to 1. A check's `ok` is null where its two sides
-    can't be compared. `fidelity` is null where there were no samples to compare on, and a figure in it where it is
-    unknown or not finite; records.Distance says what the figures are.
+    can't be compared. A group's `backbone` is its width before the pool was shared out, null where no pool was. What a
+    layer has is told [before, after]. `fidelity` is null where there were no samples to compare on, and a figure in it
+    where it is unknown or not finite; records.Distance says what the figures are.
     """
     bounds = _bounds(run)
     after: dict[str, int] = counts(run.after)
     sizes = [artifact.bytes for artifact in run.artifacts if artifact.kind == "onnx"]
     if sizes:
         after["onnx_bytes"] = sizes[0]
+    before = counts(run.plan.before)
+    for figures, side in zip((before, after), run.sides or (), strict=False):
+        if side.peak_bytes is not None:
+            figures["peak_bytes"] = side.peak_bytes
     model = run.plan.model
     return {
+        "peel_run": VERSION,
         "peel": run.version,
+        "command": run.command or None,
         "model": {
             "name": model.name,
             "architecture": model.architecture,
             "weights": model.weights,
             "inputs": list(run.plan.inputs),
         },
-        "before": counts(run.plan.before),
+        "before": before,
         "after": after,
         "budget": {count: bounds.get(count) for count in ("macs", "params", "thop_macs")},
         "used": used(run),
         "predicted": counts(run.plan.predicted),
         "settings": dict(run.plan.settings),
-        "groups": [_group(cut) for cut in run.plan.cuts],
+        "groups": [_group(cut, width) for cut, width in zip_longest(run.plan.cuts, run.backbone)],
+        "layers": _layers(*run.sides) if run.sides else [],
         "checks": [check_document(check) for check in run.checks],
         "fidelity": None if run.fidelity is None else fidelity_document(run.fidelity),
         "latency": None if run.pace is None else pace.document(run.pace),
@@ -64,7 +76,21 @@ def _bounds(run: Run) -> dict[str, int]:
     return {limit.count: limit.bound for limit in run.plan.budget}
 
 
-def _group(cut: Cut) -> dict[str, Any]:
+def _layers(original: Footprint, slim: Footprint) -> list[dict[str, Any]]:
+    after = {layer.name: layer for layer in slim.layers}
+    return [
+        {
+            "name": layer.name,
+            "op": layer.op,
+            "macs": [layer.macs, after[layer.name].macs if layer.name in after else 0],
+            "params": [layer.params, after[layer.name].params if layer.name in after else 0],
+            "width": [layer.width, after[layer.name].width if layer.name in after else None],
+        }
+        for layer in original.layers
+    ]
+
+
+def _group(cut: Cut, backbone: float | None) -> dict[str, Any]:
     group = cut.group
     return {
         "name": group.name,
@@ -76,6 +102,7 @@ def _group(cut: Cut) -> dict[str, Any]:
         "step": group.step,
         "floor": group.floor,
         "used": cut.width / group.full,
+        "backbone": backbone,
     }
 
 

@@ -17,21 +17,34 @@ _Row = tuple[str, str, Callable[[float | None], str]]  # a field of Distance, it
 
 def fidelity(run: Run) -> list[RenderableType]:
     """The original, the model right after surgery and the repaired one, side by side."""
+    found = figures(run)
+    if found is None or run.fidelity is None:
+        return []
+    heads, rows = found
+    made = table(
+        "against the original" + ", synthetic samples" * run.fidelity.synthetic, *(f">{head}" for head in heads)
+    )
+    for row in rows:
+        made.add_row(*row)
+    return [made, *indented([samples(run.fidelity), *run.fidelity.notes])]
+
+
+def figures(run: Run) -> tuple[list[str], list[list[str]]] | None:
+    """The same as headings and rows of text; None where there were no samples."""
     found = run.fidelity
     if found is None:
-        return []
+        return None
     columns = [found.cut] if found.repaired is None else [found.cut, found.repaired]
-    made = table(
-        "against the original" + ", synthetic samples" * found.synthetic,
-        ">original",
-        ">cut",
-        *([">repaired"] if found.repaired else []),
-    )
+    rows = []
     for name, label, written in _rows(found, columns):
         original = found.original if name == "metric" else None
-        made.add_row(label, written(original), *(written(getattr(column, name)) for column in columns))
-    samples = f"on {_counted(found.held)} that nothing was fitted on; {_counted(found.fitted)} for scores and repair"
-    return [made, *indented([samples, *found.notes])]
+        rows.append([label, written(original), *(written(getattr(column, name)) for column in columns)])
+    return ["original", "cut", *(["repaired"] if found.repaired else [])], rows
+
+
+def samples(found: Fidelity) -> str:
+    """What the figures are of."""
+    return f"on {_counted(found.held)} that nothing was fitted on; {_counted(found.fitted)} for scores and repair"
 
 
 def candidates(run: Run) -> list[RenderableType]:

@@ -14,7 +14,7 @@ from peelcli.report.document import counts, used
 from peelcli.report.layout import Bar, indented, listed, percent, plain, short, spaced, table
 
 LABELS = {"macs": "MACs", "thop_macs": "MACs as thop counts", "params": "parameters"}
-_RESULTS = {True: "ok", False: "FAILED", None: "not comparable"}
+RESULTS = {True: "ok", False: "FAILED", None: "not comparable"}
 
 
 def summary(run: Run) -> RenderableType:
@@ -51,7 +51,7 @@ def _counts(run: Run) -> Table:
         figures = [(units.si(factor * value[count]) + unit).strip() for value in (before, after)]
         made.add_row(label, *figures, short(after[count] / before[count]) if before[count] else "")
     for artifact in run.artifacts:
-        if artifact.kind == "onnx":
+        if artifact.kind == "onnx" and artifact.bytes:
             made.add_row("ONNX file", "", units.file_size(artifact.bytes), "")
     return made
 
@@ -88,7 +88,7 @@ def _named(cut: Cut) -> str:
 def _checks(run: Run) -> list[RenderableType]:
     made = table("|checks", "|result", ">measured", ">allowed")
     for check in run.checks:
-        made.add_row(check.name, _RESULTS[check.ok], *_figures(check))
+        made.add_row(check.name, RESULTS[check.ok], *_figures(check))
     notes = [f"{check.name}: {check.note}" for check in run.checks if check.note]
     return [made, *indented(notes)] if run.checks else []
 
@@ -99,7 +99,7 @@ def _figures(check: Check) -> tuple[str, str]:
 
 
 def _rest(run: Run) -> list[RenderableType]:
-    outputs = [f"{artifact.path} ({units.file_size(artifact.bytes)})" for artifact in run.artifacts]
+    outputs = [f"{a.path} ({units.file_size(a.bytes)})" if a.bytes else a.path for a in run.artifacts]
     uncounted = [", ".join(run.uncounted)] if run.uncounted else []
     stages = [f"{stage} {seconds:.1f} s" for stage, seconds in run.seconds.items()]
     stages = [", ".join([*stages, f"in all {sum(run.seconds.values()):.1f} s"])] if stages else []

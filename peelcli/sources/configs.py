@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from peelcli.inputtext import InputSpec, Literal, Spec
 from peelcli.sources import signature
-from peelcli.sources.specs import InputSpec, Literal, Spec, spec_of
+from peelcli.sources.specs import spec_of
 
 _TOKENS = (16, 64, 128, 512)
 _SIZES = (224, 256, 384, 512, 64, 32)  # of images, where the config tells none or its own does not fit

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from peelcli.inputtext import InputSpec, Literal, Nest, Spec
 from peelcli.sources import firstlayers
 from peelcli.sources.firstlayers import IMAGES, TOKENS, Suggestion
-from peelcli.sources.specs import InputSpec, Literal, Nest, Spec
 
 _STEPS = 1000  # of the usual noise schedules
 _SAMPLES = 16000  # one second at the usual rate

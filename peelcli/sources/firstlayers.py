@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from peelcli.sources.specs import InputSpec, Spec
+from peelcli.inputtext import InputSpec, Spec
 
 IMAGES = (224, 32, 28, 64, 96, 128, 299, 256, 384, 512, 48, 16, 8)
 _SIGNALS = (1024, 128, 256, 512, 4096, 16000, 64, 32, 16)

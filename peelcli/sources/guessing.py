@@ -10,9 +10,9 @@ from typing import Any, TypeGuard
 
 from torch import nn
 
+from peelcli.inputtext import InputSpec, Spec
 from peelcli.sources import configs, conventions, signature
 from peelcli.sources.firstlayers import Suggestion
-from peelcli.sources.specs import InputSpec, Spec
 
 _COMBINATIONS = 200  # of several arguments' alternatives
 _FALLBACKS = ((1, 3, 224, 224), (1, 3, 32, 32), (1, 1, 28, 28))  # where no layer tells anything

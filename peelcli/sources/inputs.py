@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from peelcli import inputtext
 from peelcli.errors import InputError
+from peelcli.inputtext import InputSpec, Literal, Nest, Spec, parse
 from peelcli.records import Subject
-from peelcli.sources import guessing, signature, specs, trial, usercode
-from peelcli.sources.specs import DTYPES, InputSpec, Literal, Nest, Spec, describe, parse
+from peelcli.sources import guessing, signature, trial, usercode
+from peelcli.sources.specs import DTYPES, describe
 
 __all__ = ["InputSpec", "Literal", "Nest", "Spec", "arrange", "describe", "flags", "guess", "make", "parse", "texts"]
 
@@ -60,7 +62,7 @@ def _gathered(wanted: Iterable[Spec]) -> list[Spec]:
     """The same with all paths into one argument put together, where the first of them stood."""
     gathered: dict[object, Spec | list[tuple[tuple[str | int, ...], Spec]]] = {}
     for place, spec in enumerate(wanted):
-        path = specs.steps(spec.name or "")
+        path = inputtext.steps(spec.name or "")
         if len(path) <= 1:
             gathered[place] = spec
             continue

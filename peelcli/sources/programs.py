@@ -10,9 +10,9 @@ from torch import nn
 
 from peelcli.config import Source
 from peelcli.errors import UsageError
+from peelcli.inputtext import Spec
 from peelcli.sources import exported, script
 from peelcli.sources.sniff import Kind, sniff
-from peelcli.sources.specs import Spec
 
 KINDS = (Kind.EXPORTED, Kind.TORCHSCRIPT, Kind.ONNX)
 

@@ -17,11 +17,12 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from peelcli.errors import SourceError
+from peelcli.inputtext import Spec
 from peelcli.rebuild.build import Rebuilt
 from peelcli.rebuild.compare import quietly
 from peelcli.sources import archive, exported, inputs, usercode
 from peelcli.sources.sniff import cut_short
-from peelcli.sources.specs import Spec, describe
+from peelcli.sources.specs import describe
 
 _NEXT = "export the original to .pt2: torch.export.save(torch.export.export(model, inputs), 'model.pt2')"
 _SCRIPT = "the script"  # a name that no layer has

@@ -285,6 +285,7 @@ def test_the_document_worked_by_hand():
         "step": 16,
         "floor": 16,
         "used": 1.0,
+        "backbone": None,
     }
     assert found["groups"][0]["locked"] is None
     assert found["checks"] == [

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from peelcli.errors import InputError
-from peelcli.sources.specs import InputSpec, Literal, Nest, describe, parse
+from peelcli.inputtext import InputSpec, Literal, Nest, parse
+from peelcli.sources.specs import describe
 
 
 @pytest.mark.parametrize(

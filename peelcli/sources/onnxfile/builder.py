@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from peelcli import onnxnames
 from peelcli.errors import SourceError
 from peelcli.sources.onnxfile import layers, naming
 from peelcli.sources.onnxfile.values import Constant, Number, Sizes, Unsupported, Value, as_sizes, example_of
@@ -154,7 +155,7 @@ class Builder:
             stored: Tensor = constant.tensor
             if _is_trained(constant):
                 stored = self.parameter(constant)
-            path = self.place(stored, origin if naming.says_something(origin) else "")
+            path = self.place(stored, origin if onnxnames.says_something(origin) else "")
             node = self.graph.get_attr(path)
             node.meta["val"] = torch.empty_like(constant.tensor, device="meta")
             self._placed[key] = node
@@ -231,7 +232,7 @@ def _is_trained(constant: Constant) -> bool:
     origin = constant.name or constant.origin
     tensor = constant.tensor
     return (
-        naming.says_something(origin)
+        onnxnames.says_something(origin)
         and tensor.is_floating_point()
         and tensor.numel() > 1
         and bool(torch.isfinite(tensor).all())

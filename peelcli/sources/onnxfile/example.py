@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from peelcli.errors import InputError
+from peelcli.inputtext import InputSpec, Spec
 from peelcli.sources.onnxfile.graph import argument
 from peelcli.sources.onnxfile.read import Input, OnnxFile
-from peelcli.sources.specs import InputSpec, Spec
 
 _IMAGES = (224, 32, 64, 256)  # sides of an image that are tried where the file leaves them open
 _LENGTHS = (16, 128, 1024)  # of a sequence or a signal

@@ -11,8 +11,9 @@ import onnx
 import torch
 from torch import fx
 
+from peelcli import onnxnames
 from peelcli.errors import SourceError
-from peelcli.sources.onnxfile import arithmetic, naming, tensors
+from peelcli.sources.onnxfile import arithmetic, tensors
 from peelcli.sources.onnxfile.builder import Builder
 from peelcli.sources.onnxfile.fold import fold
 from peelcli.sources.onnxfile.ops import TABLE
@@ -189,11 +190,11 @@ class _Walk:
 def _wishes(node: onnx.NodeProto, op: Op) -> tuple[str, ...]:
     """Names for the layer that stands for a node, the best first."""
     scope = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "")
-    place = naming.of_scopes(scope) if scope else naming.of_node(node.name)
+    place = onnxnames.of_scopes(scope) if scope else onnxnames.of_node(node.name)
     kind = node.op_type.lower()
     if node.op_type in _WEIGHTED:
         fixed = [value for value in (*op.inputs, op.bias) if isinstance(value, Constant)]
-        said = [naming.of_weight(value.name) for value in fixed]
+        said = [onnxnames.of_weight(value.name) for value in fixed]
         inside = f"{place}.{kind}" if place else ""  # where the place is a container, or taken
         return tuple(name for name in (*said[:1], place, *said[1:], inside) if name)
     if not scope and not node.name.startswith("/"):

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from peelcli.errors import SourceError
+from peelcli.inputtext import Spec
 from peelcli.sources import inputs
 from peelcli.sources.onnxfile import example, graph, parity
 from peelcli.sources.onnxfile.builder import ODD_BATCH, Builder
 from peelcli.sources.onnxfile.example import Shapes
 from peelcli.sources.onnxfile.read import OnnxFile, read
-from peelcli.sources.specs import Spec
 
 _NORMS = nn.modules.batchnorm._BatchNorm
 _FOLDED = "the file holds no batch norms: --score bn is not available"

@@ -8,46 +8,10 @@ from collections.abc import Iterable
 
 from torch import fx
 
-_LONGEST = 200  # characters of a name that are used
+from peelcli.onnxnames import LONGEST, of_weight, says_something
+
 _DEEPEST = 20  # parts of a path
-_ENDINGS = re.compile(
-    r"(\.|_|^)(weight|bias|gamma|beta|w|b|(running_|moving_)?(mean|var|variance))(_bias|_fused|_scale)?$", re.IGNORECASE
-)
-_MADE_UP = re.compile(r"^(val_\d+|onnx::.*|/.*|.*_output_\d+|\d+|_?const.*)$", re.IGNORECASE)
 _TAKEN = frozenset(dir(fx.GraphModule))
-
-
-def says_something(name: str) -> bool:
-    """Whether an initializer's name comes from the model, not from an exporter's counter."""
-    return bool(name) and not _MADE_UP.match(name)
-
-
-def of_weight(name: str) -> str:
-    """The layer that an initializer belongs to: `layer1.0.conv1.weight` -> `layer1.0.conv1`; "" where it says none."""
-    if not says_something(name):
-        return ""
-    stem = _ENDINGS.sub("", name)
-    if stem == name and "in_proj" in name:
-        return name.rpartition("_")[0]
-    return stem if stem != name else ""
-
-
-def of_scopes(scopes: str) -> str:
-    """The innermost module in the scopes that torch's exporter notes at a node: "['', 'a', 'a.b', 'linear']" -> a.b."""
-    parts = re.findall(r"'([^']*)'", scopes[: 100 * _LONGEST])
-    return parts[-2] if len(parts) > 1 else ""
-
-
-def of_node(name: str) -> str:
-    """The module path in a node's name: `/layer1/layer1.0/conv1/Conv` -> `layer1.0.conv1`."""
-    if not name.startswith("/"):
-        return name.removeprefix("node_")
-    path: list[str] = []
-    for part in name.strip("/").split("/")[:-1]:
-        if path and part.startswith(f"{path[-1]}."):  # an entry of a container is called after it
-            path.pop()
-        path.append(part)
-    return ".".join(path)
 
 
 class Names:
@@ -90,7 +54,7 @@ class Names:
 
 
 def _legal(name: str) -> str:
-    parts = [re.sub(r"\W+", "_", part, flags=re.ASCII).strip("_") for part in re.split(r"[./:]+", name[:_LONGEST])]
+    parts = [re.sub(r"\W+", "_", part, flags=re.ASCII).strip("_") for part in re.split(r"[./:]+", name[:LONGEST])]
     return ".".join(_legal_part(part) for part in parts[:_DEEPEST] if part)
 
 

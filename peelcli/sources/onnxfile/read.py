@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from peelcli.errors import SourceError
-from peelcli.onnxnodes import with_inner
-from peelcli.sources.onnxfile import functions, tensors
+from peelcli.onnxnodes import MOST_NODES, inlined, with_inner
+from peelcli.sources.onnxfile import tensors
 from peelcli.sources.sniff import cut_short
 
 LARGEST = 2**31 - 1  # bytes of one protobuf message
-MOST_NODES = 200_000
 _AGAIN = "export the model again, e.g. torch.onnx.export(model, example, 'model.onnx', dynamo=True)"
 _OLDEST = 7  # opset before which ops mean other things
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinear", "ConvInteger", "MatMulInteger")
@@ -66,7 +65,7 @@ def read(path: Path) -> OnnxFile:
     opset = next((entry.version for entry in model.opset_import if entry.domain in _STANDARD), 0)
     if opset < _OLDEST:
         raise SourceError(f"{path} uses opset {opset}, peel reads opset {_OLDEST} and later", hint=_AGAIN)
-    model = functions.inlined(model, path)
+    model = inlined(model, path)
     graph = model.graph
     _check_nodes(graph, path)
     if graph.sparse_initializer:

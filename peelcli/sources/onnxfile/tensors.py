@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,11 +11,12 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
+from peelcli import onnxdata
 from peelcli.errors import SourceError
+from peelcli.onnxdata import COPY_AGAIN
 from peelcli.sources.onnxfile.fold import from_array
 from peelcli.sources.onnxfile.ops.base import DTYPES
 
-_SAVE_AGAIN = "copy the model again, with the data files that belong to it"
 _WIDTHS = {  # types whose numbers lie in a typed list, where they are not raw: how many entries make one number
     1: "float_data", 11: "double_data", 7: "int64_data", 12: "uint64_data", 13: "uint64_data",
 }  # fmt: skip
@@ -48,7 +49,7 @@ def read(proto: onnx.TensorProto, path: Path) -> Tensor:
     """
     dtype = dtype_of(proto.data_type, path)
     if any(size < 0 for size in proto.dims) or len(proto.dims) > 64:
-        raise SourceError(f"{path} is damaged: {proto.name!r} has the sizes {list(proto.dims)[:8]}", _SAVE_AGAIN)
+        raise SourceError(f"{path} is damaged: {proto.name!r} has the sizes {list(proto.dims)[:8]}", COPY_AGAIN)
     entries = math.prod(proto.dims)
     needed = entries * dtype.itemsize
     if proto.data_location == onnx.TensorProto.EXTERNAL:
@@ -77,44 +78,13 @@ def _contradiction(proto: onnx.TensorProto, path: Path, needed: int, held: int) 
     sizes = "x".join(map(str, list(proto.dims)[:8])) or "a scalar"
     return SourceError(
         f"{path} is damaged: {proto.name or 'a constant'!r} is {sizes}, which needs {needed}, and holds {held}",
-        hint=_SAVE_AGAIN,
+        hint=COPY_AGAIN,
     )
 
 
 def _external(proto: onnx.TensorProto, path: Path, needed: int) -> bytes:
     """The bytes of one tensor in a data file."""
-    said = {entry.key: entry.value for entry in proto.external_data}
-    source = _inside(said.get("location", ""), path)
-    try:
-        offset, length = int(said.get("offset", "0") or 0), int(said.get("length", "") or needed)
-    except ValueError:
-        raise _no_place(proto, path, source) from None
-    if offset < 0 or length != needed or offset + length > source.stat().st_size:
-        raise _no_place(proto, path, source)
+    source, offset = onnxdata.place(proto, path, needed)
     with source.open("rb") as file:
         file.seek(offset)
-        return file.read(length)
-
-
-def _no_place(proto: onnx.TensorProto, path: Path, source: Path) -> SourceError:
-    return SourceError(f"{path} is damaged: {proto.name!r} does not fit into {source.name}", hint=_SAVE_AGAIN)
-
-
-def _inside(location: str, path: Path) -> Path:
-    """The data file, which must lie in the folder of the ONNX file; links that lead out of it do not count.
-
-    Raises:
-        SourceError: it lies elsewhere, or is not there.
-    """
-    parts = {*PurePosixPath(location).parts, *PureWindowsPath(location).parts}
-    outside = not location or "\0" in location or ".." in parts or PureWindowsPath(location).anchor
-    folder = path.resolve().parent
-    source = folder if outside else (folder / location).resolve()
-    if outside or PurePosixPath(location).is_absolute() or not source.is_relative_to(folder):
-        raise SourceError(
-            f"{path} wants data from outside of its folder: {location[:200]!r}",
-            hint="put the data file beside the model and save it again with onnx.save",
-        )
-    if not source.is_file():
-        raise SourceError(f"{path} needs its data file {location[:200]}, which is not there", hint=_SAVE_AGAIN)
-    return source
+        return file.read(needed)
