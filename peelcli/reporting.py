@@ -42,6 +42,8 @@ def report(models: Sequence[str], bounds: Bounds | None = None, settings: Mappin
         its, of_run = look(model, settings)
         found += its
         run = of_run or run
+    if bounds.max_latency is not None:
+        _time(found, models, bounds.max_latency.percent, settings)
     baseline = None if bounds.against is None else look(bounds.against, settings)[0][-1]
     return Report(tuple(found), run, baseline, gate.judge(bounds, found, baseline), models[-1])
 
@@ -61,6 +63,18 @@ def look(model: str, settings: Mapping[str, Any]) -> tuple[tuple[Footprint, ...]
         given = [inputtext.parse(text) for text in pick(Source, settings).input]
         return (count(path, given),), None
     return (_loaded(model, settings),), None
+
+
+def _time(found: list[Footprint], models: Sequence[str], first_too: bool, settings: Mapping[str, Any]) -> None:
+    """Measure the latency of the last model, and of the first where it is compared with that; ONNX files only."""
+    from peelcli.latency import measure  # onnxruntime loads here
+
+    given = pick(Source, settings).input
+    for place in {-1, *((0,) if first_too else ())}:
+        if found[place].kind == "onnx" and found[place].latency_ms is None:
+            latency = measure(models[place], given=given)
+            note = f"latency is the median of {latency.calls} calls in onnxruntime, on one CPU thread of this machine"
+            found[place] = replace(found[place], latency_ms=1000 * latency.median, notes=(*found[place].notes, note))
 
 
 def _is_json(path: Path) -> bool:

@@ -51,6 +51,10 @@ def _bound(metavar: str, help_: str) -> Any:
 Flops = Annotated[list[str] | None, _bound("N|P%", "most multiply-adds for one sample, e.g. 1G; a multiply-add is 1")]
 Params = Annotated[list[str] | None, _bound("N|P%", "most parameters, e.g. 5M")]
 Size = Annotated[list[str] | None, _bound("BYTES|P%", "largest file, e.g. 10MB or 9.5MiB, data files included")]
+Latency = Annotated[
+    list[str] | None,
+    _bound("TIME|P%", "longest inference, e.g. 5ms; measured in onnxruntime, on one thread of this CPU"),
+]
 Agreement = Annotated[list[str] | None, _bound("SHARE", "least top-1 agreement with the original, e.g. 0.95 or 95%")]
 Drop = Annotated[
     list[str] | None,
@@ -93,6 +97,7 @@ def report(
     max_flops: Flops = None,
     max_params: Params = None,
     max_size: Size = None,
+    max_latency: Latency = None,
     min_agreement: Agreement = None,
     max_drop: Drop = None,
     against: Against = None,
@@ -170,7 +175,7 @@ def _append(path: Path, text: str) -> None:
         raise files.write_error(error, path) from error
 
 
-_BOUNDS = ("max_flops", "max_params", "max_size", "min_agreement", "max_drop", "against", "max_regress")
+_BOUNDS = ("max_flops", "max_params", "max_size", "max_latency", "min_agreement", "max_drop", "against", "max_regress")
 
 
 def _bounds(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:

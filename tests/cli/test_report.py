@@ -118,6 +118,18 @@ def test_github_gets_annotations_and_a_summary(folder, report, monkeypatch):
     assert (code, "can't write in" in err) == (2, True)
 
 
+def test_a_latency_is_measured_and_held(folder, report):
+    code, out, err = report("wide.onnx", "slim.onnx", "--max-latency", "10s", "--output-format", "json")
+    assert code == 0, err
+    first, last = json.loads(out)["models"]
+    assert first["latency_ms"] is None
+    assert 0 < last["latency_ms"] < 10_000
+    assert report("slim.onnx", "--max-latency", "0.001us")[0] == 1
+    code, out, _ = report("wide.onnx", "slim.onnx", "--max-latency", "0.001%", "--output-format", "json")
+    assert code == 1
+    assert all(model["latency_ms"] for model in json.loads(out)["models"])
+
+
 def test_a_pipe_that_closes_early_does_not_open_the_gate(folder, peel_environment):
     command = (
         f"{sys.executable} -m peelcli report slim.onnx wide.onnx --max-flops 1k | head -1; echo ${{PIPESTATUS[0]}}"
