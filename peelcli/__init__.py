@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from peelcli.pipeline import apply, inspect, load, plan, prune
+    from peelcli.pipeline import apply, finetune, inspect, load, plan, prune
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "apply", "inspect", "load", "plan", "prune"]
+__all__ = ["__version__", "apply", "finetune", "inspect", "load", "plan", "prune"]
 
 
 def __getattr__(name: str) -> Any:

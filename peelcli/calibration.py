@@ -71,7 +71,7 @@ def gather(
         samples = synthetic.samples(subject, wanted.samples, seed)
     else:
         samples = load_samples(wanted.data, subject, wanted, progress)
-    subject = original = _with_known_input(subject, samples)
+    subject = original = with_known_input(subject, samples)
     if made:
         subject = replace(subject, module=synthetic.stand_in(subject.module, samples))
     fit, held = samples.split(min(_HELD, len(samples)))
@@ -86,7 +86,7 @@ def gather(
     return original, Evidence(subject, fit, judge, wanted.repair != "none", seed, notes, made)
 
 
-def _with_known_input(subject: Subject, samples: Samples) -> Subject:
+def with_known_input(subject: Subject, samples: Samples) -> Subject:
     """Samples say what the model is given; a guess does not."""
     told = _told(samples.inputs[0])
     if not subject.guessed or told == _told(subject.inputs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeVar
@@ -21,6 +22,7 @@ from typing_extensions import TypedDict
 
 from peelcli import units
 from peelcli.errors import UsageError
+from peelcli.regimen import Rounds, Training
 
 Allocator = Literal["auto", "peel", "uniform", "greedy"]
 Tracer = Literal["auto", "labels", "depgraph"]
@@ -251,6 +253,34 @@ class Settings(TypedDict, total=False):
     metric: str | None
     repair: Repair
     device: str
+    finetune: str | None
+    rounds: int
+    epochs: float | None
+    steps: int | None
+    batch: int
+    optimizer: Literal["auto", "sgd", "adamw"]
+    rate: float | None
+    warmup: float
+    weight_decay: float | None
+    clip: float | None
+    ema: float
+    temperature: float
+    distill: float | None
+    loss: str | None
+    label_smoothing: float
+    match: Literal["outputs", "features"]
+    mixup: float
+    augment: str | Sequence[str]
+    precision: Literal["no", "bf16", "fp16"]
+    accumulate: int
+    compile: bool
+    batchnorm: Literal["batch", "sync", "frozen"]
+    workers: int | None
+    evaluate_every: int | None
+    save_every: int
+    checkpoints: str | os.PathLike[str] | None
+    resume: bool
+    log: Literal["none", "tensorboard"]
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -266,7 +296,7 @@ def pick(kind: type[M], settings: Mapping[str, Any]) -> M:
     try:
         return kind.model_validate(own)
     except ValidationError as error:
-        raise _usage_error(error) from None
+        raise _usage_error(error, kind) from None
 
 
 def check_names(settings: Mapping[str, Any]) -> None:
@@ -275,23 +305,29 @@ def check_names(settings: Mapping[str, Any]) -> None:
     Raises:
         UsageError: with the nearest name.
     """
-    known = [*Budget.model_fields, *Options.model_fields, *Source.model_fields, *Calibration.model_fields]
+    known = [name for kind in (Budget, Options, Source, Calibration, Training, Rounds) for name in kind.model_fields]
     for name in settings:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1) or [", ".join(known)]
             raise UsageError(f"there is no setting {name!r}", hint=f"did you mean {near[0]}?")
 
 
-def _usage_error(error: ValidationError) -> UsageError:
+def _usage_error(error: ValidationError, kind: type[BaseModel]) -> UsageError:
     first = error.errors()[0]
     reason = str(first["msg"]).removeprefix("Value error, ")
     if not first["loc"]:
-        return UsageError(reason, hint="give --flops, e.g. --flops 50%, or --params, or --latency")
+        return UsageError(reason, hint=_WHOLE.get(kind, "see the command's --help"))
     flag = "--" + str(first["loc"][0]).replace("_", "-")
     return UsageError(f"{flag} {first['input']}: {reason}", hint=_HINTS.get(flag, "see the command's --help"))
 
 
+_WHOLE: dict[type[BaseModel], str] = {
+    Budget: "give --flops, e.g. --flops 50%, or --params, or --latency",
+    Rounds: "write e.g. --finetune 5epochs",
+    Training: "write e.g. --epochs 5, or --steps 2000",
+}
 _HINTS = {
+    "--finetune": "write e.g. --finetune 5epochs, or --finetune 2000steps",
     "--flops": "write a count or a share of the original, e.g. --flops 1G or --flops 50%",
     "--params": "write a count or a share of the original, e.g. --params 5M or --params 50%",
     "--latency": "write a time or a share of the original's, e.g. --latency 5ms or --latency 50%",

@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from peelcli.errors import InputError
+from peelcli.outputs import Kind, class_label, common_kind, kind, main_output
 from peelcli.results import Distance
 from peelcli.samples import Inputs, Samples, shapes, spread, together
-from peelcli.scoring import objective
-from peelcli.scoring.objective import Kind
 from peelcli.sources import usercode
 from peelcli.sources.data import class_ids, evaluate_metric
 from peelcli.sources.data.metric import Metric
 from peelcli.tensors import full_copy, named_tensors, tensors_in
+
+Shared = Callable[[int, Callable[[list[int]], list[Any]]], list[Any]]
+"""(how many, what gives a result for each of some positions) -> the results for all positions, in order."""
 
 ACCURACY = "accuracy"
 MOST_NUMBERS = 64_000_000  # of outputs that are kept of one model: 256 MB in float32
@@ -46,7 +48,7 @@ def outputs_of(module: nn.Module, samples: Samples, device: str | torch.device =
         UsageError: the output holds no floating-point tensor.
     """
     forward = _Forward(module, torch.device(device))
-    return [output.float() for output in forward.each(samples, objective.main_output)]
+    return [output.float() for output in forward.each(samples, main_output)]
 
 
 def takes_batches(module: nn.Module, samples: Samples, device: str | torch.device = "cpu") -> bool:
@@ -56,7 +58,7 @@ def takes_batches(module: nn.Module, samples: Samples, device: str | torch.devic
         alike = kinds.setdefault(repr(shapes(inputs)), [])
         alike.append(inputs)
         if len(alike) == 2:
-            return _Forward(module, torch.device(device)).rows(alike, objective.main_output) is not None
+            return _Forward(module, torch.device(device)).rows(alike, main_output) is not None
     return True
 
 
@@ -80,6 +82,7 @@ class Judge:
         metric: Metric | None = None,
         metric_name: str = "",
         device: str | torch.device = "cpu",
+        shared: Shared | None = None,
     ) -> None:
         """Run the original once.
 
@@ -89,15 +92,17 @@ class Judge:
             metric: given outputs and targets, it returns a number; more is better.
             metric_name: how it is called in reports.
             device: where models run.
+            shared: does the work on samples together with other processes, given how many there are.
 
         Raises:
             InputError: the metric raises or returns no finite number, or no output of the original is finite.
             UsageError: the output holds no floating-point tensor, or a label is no class of the model.
         """
         self._device, self._metric = torch.device(device), metric
+        self._shared: Shared = shared or (lambda count, work: work(list(range(count))))
         forward = _Forward(original, self._device)
         first = [forward(inputs) for inputs in held.inputs[:_LOOKED_AT]]
-        self._kind: Kind = objective.common_kind(objective.kind(outputs) for outputs in first)
+        self._kind: Kind = common_kind(kind(outputs) for outputs in first)
         self._samples = _as_many_as_fit(held, first, whole=metric is not None)
         self.held = len(self._samples)
         self.notes: tuple[str, ...] = ()
@@ -136,9 +141,13 @@ class Judge:
     def _run(self, module: nn.Module) -> tuple[list[Any], list[Tensor]]:
         """What forward returned for each sample, where a metric wants that, and the main outputs."""
         if self._metric is None:
-            return [], outputs_of(module, self._samples, self._device)
-        wholes = list(_Forward(module, self._device).each(self._samples, lambda outputs: outputs))
-        return wholes, [objective.main_output(whole).float() for whole in wholes]
+            return [], self._shared(self.held, lambda at: outputs_of(module, self._samples.some(at), self._device))
+
+        def work(at: list[int]) -> list[Any]:
+            return list(_Forward(module, self._device).each(self._samples.some(at), lambda outputs: outputs))
+
+        wholes = self._shared(self.held, work)
+        return wholes, [main_output(whole).float() for whole in wholes]
 
     def _figure(self, wholes: list[Any], outputs: list[Tensor]) -> float | None:
         if self._metric is not None:
@@ -148,7 +157,7 @@ class Judge:
     def _class_labels(self) -> list[int]:
         """One class number for each sample, or none at all."""
         ids = None if self._kind == "values" else class_ids(self._samples)
-        labels = [objective.label(one, output) for one, output in zip(ids or [], self._outputs, strict=False)]
+        labels = [class_label(one, output) for one, output in zip(ids or [], self._outputs, strict=False)]
         return [label for label in labels if label is not None] if None not in labels else []
 
 
@@ -213,7 +222,7 @@ def _split(outputs: Any, count: int) -> list[Any] | None:
 
 def _as_many_as_fit(held: Samples, first: Sequence[Any], whole: bool) -> Samples:
     """The samples, or as many of them as have outputs of at most MOST_NUMBERS numbers."""
-    kept = (tensors_in(one) if whole else [objective.main_output(one)] for one in first)
+    kept = (tensors_in(one) if whole else [main_output(one)] for one in first)
     numbers = max(sum(t.numel() for t in tensors) for tensors in kept)
     most = max(_LEAST, MOST_NUMBERS // max(1, numbers))
     return held if len(held) <= most else held.some(spread(len(held), most))

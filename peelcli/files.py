@@ -16,6 +16,7 @@ from peelcli.errors import ExportError, PeelError, UsageError
 
 MODEL_SUFFIXES = (".onnx", ".pt", ".pt2", ".safetensors", ".py")
 PLAN_SUFFIXES = (".json",)
+CHECKPOINT = "checkpoint.pt"  # of a training run that is not over
 GENERATED = "# Written by peel"  # how a Python file starts that may be replaced
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -30,6 +31,11 @@ def plan_beside(path: Path) -> Path:
 def weights_beside(path: Path) -> Path:
     """Where the weights of a generated Python file lie: "slim.py" has "slim.safetensors" beside it."""
     return path.with_suffix(".safetensors")
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Those of a training run that is not over, in one round or several."""
+    return [path for path in (folder / CHECKPOINT, *folder.glob(f"round-*/{CHECKPOINT}")) if path.exists()]
 
 
 def written_for(path: Path) -> tuple[Path, ...]:

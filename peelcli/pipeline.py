@@ -16,7 +16,7 @@ from torch import nn
 from typing_extensions import Unpack
 
 import peelcli
-from peelcli import calibration, config, files, plans, proving, request
+from peelcli import calibration, config, files, plans, proving, request, retrain, students
 from peelcli.calibration import Evidence
 from peelcli.config import Calibration, Options, Settings, Source
 from peelcli.deadlines import settle_in_time
@@ -27,10 +27,12 @@ from peelcli.graph import cost
 from peelcli.graph import footprint as footprints
 from peelcli.planning import Clock, Progress, Settled, carry_out, failure, find_groups, mend, prepare, settle
 from peelcli.records import Artifact, Plan, Run, Subject
-from peelcli.request import Paths
+from peelcli.request import Lessons, Paths
 from peelcli.results import Inspection
-from peelcli.sources import digest, inputs
+from peelcli.retrain import Trained
+from peelcli.sources import inputs
 from peelcli.sources import load as model_files
+from peelcli.training import checkpoint, ranks
 
 Model = nn.Module | Subject | str | os.PathLike[str]
 
@@ -94,6 +96,8 @@ def prune(
     wanted = request.check(model, settings, out)
     with clock.stage("load"):
         subject = load(model, example, **settings)
+    if wanted.lessons is not None:
+        return _trained(retrain.prune_and_train(subject, wanted, clock), wanted.lessons, clock)
     subject, evidence = _evidence(subject, wanted.calibration, wanted.options.seed, clock)
     prepared = prepare(subject, wanted.options, clock, evidence)
     decide = settle if wanted.budget.latency is None else settle_in_time
@@ -174,10 +178,43 @@ def apply(
         settings["input"] = _remade(plan)
     with clock.stage("load"):
         subject = load(model, example, **settings)
-        _check_owner(plan, subject)
+        students.check_owner(plan, subject)
     subject, evidence = _evidence(subject, config.pick(Calibration, settings), plans.seed(plan), clock)
     pruned = _finish(subject, mend(carry_out(subject, plan, clock), clock, evidence), paths, clock)
     return _by_layer(subject, pruned, clock)
+
+
+def finetune(
+    model: Model,
+    example: Any = None,
+    *,
+    teacher: Model | None = None,
+    out: Paths = (),
+    progress: Progress | None = None,
+    **settings: Unpack[Settings],
+) -> Pruned:
+    """Train a slim model: on the original's answers, on labels, or on a loss of one's own; then write it.
+
+    Args:
+        model: the slim model, as for `load`, or a .safetensors file that peel wrote.
+        example: as for `load`.
+        teacher: the original.
+        out: as for `prune`. Checkpoints lie beside the first file unless `checkpoints` names a folder.
+        progress: as for `prune`; its text holds the figures.
+        settings: fields of `peelcli.regimen.Training`, and of Calibration and Source.
+
+    Returns:
+        The best state of the model, and the record; `run.tunings` says what training did.
+
+    Raises:
+        CheckFailed: a proof did not hold; nothing is written.
+        PeelError: anything else that the user can mend.
+    """
+    clock = Clock(progress)
+    wanted = request.check_lessons(model, settings, out)
+    with clock.stage("load"):
+        student = students.load(model, teacher, example, config.pick(Source, settings))
+    return _trained(retrain.train(student, wanted, clock), wanted, clock)
 
 
 def inspect(
@@ -238,20 +275,13 @@ def _remade(plan: Plan) -> tuple[str, ...]:
     return plan.inputs
 
 
-def _check_owner(plan: Plan, subject: Subject) -> None:
-    """Refuse a plan that was made for something else."""
-    here = digest.model_id(subject)
-    if here.architecture != plan.model.architecture:
-        raise PlanError(
-            f"the plan was made for another architecture: {plan.model.name} "
-            f"({plan.model.architecture[:12]}), not {here.name} ({here.architecture[:12]})",
-            hint="make a plan for this model with `peel plan`",
-        )
-    if here.weights != plan.model.weights:
-        raise PlanError(
-            f"the plan was made for other weights of {here.name}: {plan.model.weights[:12]}, not {here.weights[:12]}",
-            hint="make a plan for these weights with `peel plan`",
-        )
+def _trained(found: Trained, wanted: Lessons, clock: Clock) -> Pruned:
+    """Write what was trained, in the first process; then its checkpoint is of no more use."""
+    done = _finish(found.original, found.settled, wanted.paths if ranks.is_main() else (), clock)
+    if wanted.training.checkpoints is not None and ranks.is_main():
+        checkpoint.remove(wanted.training.checkpoints)
+    done = Pruned(done.model, replace(done.run, tunings=found.tunings))
+    return _by_layer(found.original, done, clock)
 
 
 def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], clock: Clock) -> Pruned:

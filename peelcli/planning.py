@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from peelcli import calibration, plans, proving
+from peelcli import calibration, plans, proving, rounds
 from peelcli.allocation.allocate import allocate, backbone
 from peelcli.allocation.select import keep_best
 from peelcli.calibration import Choice, Evidence
@@ -45,8 +45,15 @@ from peelcli.timings import Pace
 class Progress(Protocol):
     """What is told of the work: the stage, and how much of it is done where that is known."""
 
-    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
-        """A stage has started, or went on."""
+    def __call__(self, stage: str, done: int = 0, total: int = 0, text: str = "") -> None:
+        """A stage has started, or went on; the text says how it stands."""
+
+
+class Tell(Protocol):
+    """What one stage tells of itself."""
+
+    def __call__(self, done: int = 0, total: int = 0, text: str = "") -> None:
+        """So much is done of so much."""
 
 
 REPLANS = 5  # plans that are tried, each with the broken groups of the one before locked
@@ -60,12 +67,12 @@ class Clock:
         self._tell = progress
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """Time what runs inside; it is given a function that takes (done, total)."""
+    def stage(self, name: str) -> Iterator[Tell]:
+        """Time what runs inside; it is given a function that takes (done, total, text)."""
 
-        def tell(done: int = 0, total: int = 0) -> None:
+        def tell(done: int = 0, total: int = 0, text: str = "") -> None:
             if self._tell:
-                self._tell(name, done, total)
+                self._tell(name, done, total, text)
 
         tell()
         start = time.perf_counter()
@@ -122,7 +129,13 @@ class Prepared:
     scores: Scores
 
 
-def prepare(subject: Subject, options: Options, clock: Clock, evidence: Evidence | None = None) -> Prepared:
+def prepare(
+    subject: Subject,
+    options: Options,
+    clock: Clock,
+    evidence: Evidence | None = None,
+    earlier: Sequence[Cut] = (),
+) -> Prepared:
     """Trace the model and score its channels.
 
     Args:
@@ -130,9 +143,10 @@ def prepare(subject: Subject, options: Options, clock: Clock, evidence: Evidence
         options: how to plan.
         clock: told of the stages.
         evidence: samples, for the scores that need them.
+        earlier: what was cut from the original before, where the subject is slim already.
     """
     with clock.stage("trace"):
-        graph = find_groups(subject, options)
+        graph = rounds.legal_as(find_groups(subject, options), earlier)
         before = cost.costs(graph.cost, graph.full)
     with clock.stage("digest"):
         owner = digest.model_id(subject)
@@ -150,6 +164,7 @@ def settle(
     evidence: Evidence | None = None,
     *,
     more: Sequence[Limit] = (),
+    limits: Sequence[Limit] | None = None,
     proven: bool = False,
 ) -> Settled:
     """Plan, cut a copy and prove it; where a group breaks the proof, lock it and plan again.
@@ -162,6 +177,7 @@ def settle(
         clock: told of the stages.
         evidence: samples, for the choice among allocations.
         more: limits beside those of the budget, on costs that are only predicted.
+        limits: in place of what the budget comes to for this subject.
         proven: the cut of every channel that may go was shown to be right before: only costs are checked.
 
     Returns:
@@ -171,7 +187,7 @@ def settle(
         NothingToPrune: no group has a choice.
         BudgetOutOfReach: the least legal widths cost more than the budget.
     """
-    limits = limits_of(budget, prepared.before)
+    limits = limits_of(budget, prepared.before) if limits is None else tuple(limits)
     bounds = (*limits, *more)
     unproven: list[str] = []
     for tries_left in reversed(range(REPLANS)):

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from peelcli.footprint import Footprint
-from peelcli.results import Candidate, Fidelity
+from peelcli.results import Candidate, Fidelity, Tuning
 from peelcli.timings import Pace
 
 if TYPE_CHECKING:
@@ -359,6 +359,7 @@ class Run:
         seconds: wall time by stage, in order.
         fidelity: with calibration samples, how well the slim model follows the original.
         candidates: the allocations that were tried, where the choice was left to their results.
+        tunings: what training did, one for each round of it.
         pace: how a budget of latency was met.
         sides: the original and the slim model layer by layer, and what their activations take.
         backbone: for each group the width before the pool was shared out; empty where no pool was.
@@ -375,6 +376,7 @@ class Run:
     notes: tuple[str, ...] = ()
     fidelity: Fidelity | None = None
     candidates: tuple[Candidate, ...] = ()
+    tunings: tuple[Tuning, ...] = ()
     pace: Pace | None = None
     sides: tuple[Footprint, Footprint] | None = None
     backbone: tuple[float, ...] = ()

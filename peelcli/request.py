@@ -14,6 +14,7 @@ from typing import Any
 from peelcli import config, files
 from peelcli.config import Budget, Calibration, Options
 from peelcli.errors import UsageError
+from peelcli.regimen import Rounds, Training
 from peelcli.scoring import table
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -24,13 +25,38 @@ _GIVE = "give --data: a folder of images, .npy/.npz/.pt/.safetensors, or FILE.py
 
 
 @dataclass(frozen=True, slots=True)
+class Lessons:
+    """How a slim model is trained, on what, and the files to write.
+
+    Attributes:
+        device: as the user wrote it; None for a GPU where there is one.
+        seed: of everything random.
+        most: samples that are read at most; None for all.
+    """
+
+    training: Training
+    calibration: Calibration
+    paths: tuple[Path, ...]
+    device: str | None
+    seed: int
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
-    """A budget, the way to it, what is known of the model's use, and the files to write."""
+    """A budget, the way to it, what is known of the model's use, and the files to write.
+
+    Attributes:
+        lessons: how the slim model is trained; None where it is not.
+        rounds: in which the budget is reached.
+    """
 
     budget: Budget
     options: Options
     calibration: Calibration
     paths: tuple[Path, ...]
+    lessons: Lessons | None = None
+    rounds: int = 1
 
 
 def check(
@@ -49,11 +75,68 @@ def check(
     """
     paths = check_outputs(model, settings, out, suffixes)
     calibration = config.pick(Calibration, settings)
-    request = Request(config.pick(Budget, settings), config.pick(Options, settings), calibration, paths)
+    wanted = config.pick(Rounds, settings)
+    lessons = None
+    if wanted.finetune is not None:
+        lessons = _lessons({**settings, **wanted.finetune.model_dump(), "samples": None}, calibration, paths)
+    else:
+        _check_no_training(settings)
+    options = config.pick(Options, settings)
+    request = Request(config.pick(Budget, settings), options, calibration, paths, lessons, wanted.rounds)
     if settings.get("threads") is not None and request.budget.latency is None:
         raise UsageError("--threads goes with --latency", hint="give --latency, or leave --threads away")
+    if wanted.rounds > 1 and request.budget.latency is not None:
+        raise UsageError("--rounds can't reach a --latency", hint="give --flops or --params, or leave --rounds away")
     table.check_name(request.options.score, with_data=calibration.data is not None)
     return request
+
+
+def _check_no_training(settings: Mapping[str, Any]) -> None:
+    """Refuse what only training reads where there is none."""
+    unread = [name for name in Training.model_fields if settings.get(name) is not None]
+    if unread:
+        flag = "--" + unread[0].replace("_", "-")
+        raise UsageError(
+            f"{flag} goes with training, and there is none", hint=f"give --finetune 5epochs, or leave {flag} away"
+        )
+
+
+def check_lessons(model: object, settings: Mapping[str, Any], out: Paths) -> Lessons:
+    """The same for training a model that is slim already."""
+    paths = check_outputs(model, settings, out)
+    return _lessons(settings, config.pick(Calibration, settings), paths)
+
+
+def _lessons(settings: Mapping[str, Any], calibration: Calibration, paths: tuple[Path, ...]) -> Lessons:
+    """How to train; checkpoints lie beside the first output unless a folder was named."""
+    training = config.pick(Training, settings)
+    if calibration.data is None or calibration.synthetic:
+        raise UsageError("training needs samples" + " that are real" * calibration.synthetic, hint=_GIVE)
+    if training.checkpoints is None and paths:
+        training = training.model_copy(update={"checkpoints": paths[0].with_suffix(".finetune")})
+    if training.checkpoints is None and (training.resume or training.log != "none"):
+        flag = "--resume" if training.resume else "--log"
+        raise UsageError(f"{flag} needs a folder for checkpoints", hint="give --out, or --checkpoints FOLDER")
+    _check_folder(training)
+    most = calibration.samples if settings.get("samples") is not None else None
+    seed = config.pick(Options, settings).seed
+    return Lessons(training, calibration, paths, settings.get("device"), seed, most)
+
+
+def _check_folder(training: Training) -> None:
+    """Refuse a folder that can't be made, or that holds a run that is not over."""
+    if training.checkpoints is None:
+        return
+    folder = training.checkpoints
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder, checkpoints can't lie in it", hint="give another --checkpoints")
+    if not folder.absolute().parent.is_dir():
+        raise UsageError(f"the folder {folder.parent} does not exist", hint=f"mkdir -p '{folder.parent}'")
+    if not training.resume and files.checkpoints_in(folder):
+        raise UsageError(
+            f"{folder} holds the checkpoint of a run that is not over",
+            hint=f"go on with it: --resume; or give another --checkpoints; or remove '{folder}'",
+        )
 
 
 def check_outputs(

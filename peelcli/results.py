@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from peelcli.records import Costs, Group
@@ -66,6 +66,73 @@ class Candidate:
     name: str
     distance: Distance
     chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A look at a model in training.
+
+    Attributes:
+        step: steps that were done.
+        epoch: how often all samples had been seen.
+        loss: mean of the last steps; None before the first.
+        distance: of the averaged weights, on held-out samples.
+    """
+
+    step: int
+    epoch: float
+    loss: float | None
+    distance: Distance
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain numbers."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Point:
+        """The inverse of `as_dict`."""
+        return cls(**{**values, "distance": Distance(**values["distance"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What training did to a slim model.
+
+    Attributes:
+        trained: samples that were learned from.
+        held: samples that nothing was learned from, which the figures are of.
+        steps: that were made.
+        batch: samples a step.
+        optimizer: "sgd" or "adamw".
+        peak: the learning rate after warm-up.
+        objective: what was learned, in a few words.
+        before: the slim model as it came.
+        after: what was kept of the training.
+        kept: the step whose weights these are; 0 where training brought nothing.
+        metric: name of the metric, or "".
+        original: the original's own figure by that metric.
+        curve: looks at held-out samples, in order.
+        rate: samples a second, over all processes.
+        hardware: what it ran on.
+        notes: one sentence each.
+    """
+
+    trained: int
+    held: int
+    steps: int
+    batch: int
+    optimizer: str
+    peak: float
+    objective: str
+    before: Distance
+    after: Distance
+    kept: int
+    metric: str = ""
+    original: float | None = None
+    curve: tuple[Point, ...] = ()
+    rate: float = 0.0
+    hardware: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -94,9 +94,48 @@ def together(inputs: Sequence[Inputs]) -> Inputs:
         if is_list_of_samples(values[0]):
             joined.append([image for images in values for image in images])
         else:
-            joined.append(pytree.tree_map(_joined, *values))
+            joined.append(pytree.tree_map(_one_batch, *values))
     return tuple(joined)
 
 
-def _joined(*leaves: Any) -> Any:
+def _one_batch(*leaves: Any) -> Any:
     return torch.cat(leaves) if isinstance(leaves[0], torch.Tensor) and leaves[0].dim() else leaves[0]
+
+
+# --- results of several calls as one
+
+
+def joined(outputs: list[Any]) -> Any:
+    """Outputs of several calls as those of one, along the first dimension."""
+    return _merged(outputs, lambda *parts: torch.cat(parts), least=1)
+
+
+def stacked(targets: list[Any]) -> Any:
+    """Targets of single samples as one tensor, with a first dimension for the samples."""
+    if targets and all(isinstance(t, (bool, int, float)) for t in targets):
+        return torch.tensor(targets)
+    return _merged(targets, lambda *parts: torch.stack(parts), least=0)
+
+
+def _merged(values: list[Any], merge: Callable[..., torch.Tensor], least: int) -> Any:
+    """One nest of tensors in place of several of the same structure; the list where they are not."""
+    flat = [pytree.tree_flatten(value) for value in values]
+    if not flat or any(spec != flat[0][1] for _, spec in flat):
+        return values
+    columns = list(zip(*(leaves for leaves, _ in flat), strict=True))
+    if not columns or not all(_mergeable(column, least) for column in columns):
+        return values
+    return pytree.tree_unflatten([merge(*column) for column in columns], flat[0][1])
+
+
+def _mergeable(leaves: Sequence[Any], least: int) -> bool:
+    """Whether all are tensors of one shape, the batch (if `least` is 1) excluded."""
+    first = leaves[0]
+    return all(
+        isinstance(leaf, torch.Tensor)
+        and leaf.dim() >= least
+        and leaf.dim() == first.dim()
+        and leaf.shape[least:] == first.shape[least:]
+        and leaf.dtype == first.dtype
+        for leaf in leaves
+    )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from peelcli import config
 from peelcli.config import Budget, Calibration, Options, Quantity, Source
 from peelcli.errors import UsageError
+from peelcli.regimen import Rounds, Training
 
 
 def budget(**settings) -> Budget:
@@ -166,8 +167,8 @@ def test_unknown_names_are_refused_with_the_nearest():
 
 
 def test_the_python_api_s_keywords_are_the_fields():
-    fields = {*Budget.model_fields, *Options.model_fields, *Source.model_fields, *Calibration.model_fields}
-    assert set(config.Settings.__annotations__) == fields
+    kinds = (Budget, Options, Source, Calibration, Training, Rounds)
+    assert set(config.Settings.__annotations__) == {name for kind in kinds for name in kind.model_fields}
 
 
 @pytest.mark.parametrize(

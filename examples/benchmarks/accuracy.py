@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
-import multiprocessing
 import os
 import platform
 import resource
@@ -30,7 +29,6 @@ import traceback
 import zlib
 from collections.abc import Iterator
 from importlib import metadata
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +40,7 @@ from accuracy_peers import methods
 from accuracy_peers.base import Job, OutOfReach, costs
 from accuracy_tasks import QUICK, TASKS
 from accuracy_tasks.base import Task, cached, forward, weights_digest
-from common import say
+from common import apart, lines, say
 
 from peelcli import __version__
 from peelcli.errors import PeelError
@@ -76,12 +74,7 @@ def keys(tasks: list[str], seeds: int, chosen: list[str], shares: tuple[float, .
 
 def read(path: Path) -> dict[Key, Row]:
     """The latest row of each key; none where the file does not exist."""
-    rows = {}
-    if path.exists():
-        for line in path.read_text("utf-8").splitlines():
-            row = json.loads(line)
-            rows[Key(row["task"], row["seed"], row["method"], row["share"])] = row
-    return rows
+    return {Key(row["task"], row["seed"], row["method"], row["share"]): row for row in lines(path)}
 
 
 def finished(row: Row | None) -> bool:
@@ -155,28 +148,9 @@ def versions() -> dict[str, str]:
 
 
 def in_own_process(key: Key, grid: str, limit: float) -> Row:
-    """The same in a process of its own, where its peak memory is its own and a crash ends nothing else.
-
-    A fork starts with all packages imported; this process has done no arithmetic that a fork could trip over.
-    """
-    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, key, grid))
-    process.start()
-    sender.close()
+    """The same in a process of its own."""
     row: Row = {**key._asdict(), "versions": versions(), "error": f"more than {limit:.0f} s"}
-    try:
-        return receiver.recv() if receiver.poll(limit) else row
-    except EOFError:
-        process.join()
-        return {**row, "error": f"the process ended with {process.exitcode}"}
-    finally:
-        process.kill()
-        process.join()
-
-
-def _send(sender: Connection, key: Key, grid: str) -> None:
-    sender.send(measure(key, grid))
+    return apart(lambda: measure(key, grid), row, limit)
 
 
 def run(wanted: Iterator[Key], results: Path, options: argparse.Namespace) -> dict[Key, Row]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,6 +69,40 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def median(values: Sequence[float]) -> float:
     """The middle value: one run that was disturbed does not move it."""
     return statistics.median(values)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a results file; none where it does not exist."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def apart(work: Callable[[], dict[str, Any]], failed: dict[str, Any], limit: float) -> dict[str, Any]:
+    """Do something in a process of its own, where its peak memory is its own and a crash ends nothing else.
+
+    A fork starts with all packages imported; this process has done no arithmetic that a fork could trip over.
+
+    Args:
+        work: makes a row.
+        failed: the row where that takes too long, with an "error" that says so.
+        limit: in seconds.
+    """
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, work))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv() if receiver.poll(limit) else failed
+    except EOFError:
+        process.join()
+        return {**failed, "error": f"the process ended with {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def _send(sender: Connection, work: Callable[[], dict[str, Any]]) -> None:
+    sender.send(work())
 
 
 def say(text: str) -> None:

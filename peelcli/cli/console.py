@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -35,6 +37,7 @@ _STAGES = {
     "repair": "making up for what was cut",
     "judge": "comparing with the original",
     "verify": "proving the slim model",
+    "tune": "training",
     "export": "writing and checking",
     "latency": "timing layers alone",
     "bench": "timing in turns",
@@ -43,6 +46,7 @@ _STAGES = {
 _NO_TERMINAL_WIDTH = 100
 _TYPER_SAW_CTRL_C = 130
 _BAR_CELLS = 30
+_LOG_SECONDS = 10.0
 
 
 def show(renderable: RenderableType) -> None:
@@ -98,21 +102,37 @@ def working() -> Iterator[Progress]:
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")  # libraries warn about themselves; what concerns the user is in the notes
         if not stderr.is_terminal:
-            yield _untold
+            yield _PlainLog()
             return
         with stderr.status("starting") as status:
 
-            def tell(stage: str, done: int = 0, total: int = 0) -> None:
-                status.update(_line(stage, done, total))
+            def tell(stage: str, done: int = 0, total: int = 0, text: str = "") -> None:
+                status.update(_line(stage, done, total, text))
 
             yield tell
 
 
-def _untold(stage: str, done: int = 0, total: int = 0) -> None:
-    """Without a terminal nothing is shown."""
+class _PlainLog:
+    """Without a terminal: a line for what has figures, the first and the last, and in between one every few seconds."""
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def __call__(self, stage: str, done: int = 0, total: int = 0, text: str = "") -> None:
+        """Figures of a stage that takes long."""
+        now = time.monotonic()
+        if text and is_main() and (done == total or now - self._last >= _LOG_SECONDS):
+            self._last = now
+            sys.stderr.write(f"{_STAGES.get(stage, stage)} {done}/{total}: {text}\n")
+            sys.stderr.flush()
 
 
-def _line(stage: str, done: int, total: int) -> RenderableType:
+def is_main() -> bool:
+    """Whether this is the only process, or the first of those that a launcher started together: only it reports."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _line(stage: str, done: int, total: int, text: str = "") -> RenderableType:
     """The stage in words; with a bar where it is known how much there is."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -121,7 +141,11 @@ def _line(stage: str, done: int, total: int) -> RenderableType:
     if not total:
         return words
     line = Table.grid(padding=(0, 1))
-    line.add_row(words, ProgressBar(total, done, width=_BAR_CELLS), f"{done}/{total}")
+    for _ in range(4):
+        line.add_column(no_wrap=True)
+    line.add_row(
+        words, ProgressBar(total, done, width=_BAR_CELLS // 3 if text else _BAR_CELLS), f"{done}/{total}", text
+    )
     return line
 
 
@@ -162,8 +186,9 @@ def _explain(error: BaseException) -> int:
 
 
 def _complain(message: str, hint: str) -> int:
-    sys.stderr.write(f"peel: {' '.join(message.split())}\n")
-    if hint:
+    speaker = "peel" if is_main() else f"peel, process {os.environ['RANK']}"
+    sys.stderr.write(f"{speaker}: {' '.join(message.split())}\n")
+    if hint and is_main():
         sys.stderr.write(f"hint: {' '.join(hint.split())}\n")
     return BAD_INPUT
 

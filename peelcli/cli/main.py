@@ -15,11 +15,14 @@ from peelcli.cli.bench import bench
 from peelcli.cli.options import (
     AlignOpt,
     AllocateOpt,
+    AllSamplesOpt,
     CodeOpt,
     ConfigOpt,
     DataOpt,
     DeviceOpt,
+    EpochsOpt,
     FactoryOpt,
+    FinetuneOpt,
     FlopsOpt,
     Format,
     FormatOpt,
@@ -39,11 +42,14 @@ from peelcli.cli.options import (
     PlotOpt,
     PoolOpt,
     RepairOpt,
+    RoundsOpt,
     SamplesOpt,
     ScoreOpt,
     SeedOpt,
     StdOpt,
+    StepsOpt,
     TauOpt,
+    TeacherOpt,
     ThreadsOpt,
     TracerOpt,
     TrustOpt,
@@ -51,6 +57,7 @@ from peelcli.cli.options import (
 )
 from peelcli.cli.report import report
 from peelcli.cli.sweep import sweep
+from peelcli.cli.training_options import trains
 
 if TYPE_CHECKING:
     from peelcli.records import Run
@@ -80,6 +87,7 @@ def _root(
 
 
 @app.command()
+@trains
 def prune(
     model: ModelArg,
     flops: FlopsOpt = None,
@@ -111,14 +119,17 @@ def prune(
     metric: MetricOpt = None,
     repair: RepairOpt = None,
     device: DeviceOpt = None,
+    finetune: FinetuneOpt = None,
+    rounds: RoundsOpt = None,
     output_format: FormatOpt = Format.text,
     config: ConfigOpt = None,
+    **training: Any,
 ) -> None:
-    """Prune MODEL to a budget, prove the result, and write it.
+    """Prune MODEL to a budget, train it where that is wanted, prove the result, and write it.
 
     Example: peel prune model.pt --flops 1G --out slim.onnx
     """
-    given = _settings(locals())
+    given = _untrained(_settings(locals()), training)
     from peelcli import request  # pydantic loads here
 
     request.check(model, given, out or ())
@@ -128,7 +139,8 @@ def prune(
     with console.working() as progress:
         pruned = pipeline.prune(model, out=out or (), progress=progress, **given)
     run = replace(pruned.run, command=repeat.command("prune", [model], given, out or ()))
-    _draw(run, plot or ())
+    if console.is_main():
+        _draw(run, plot or ())
     _show_run(run, output_format)
 
 
@@ -170,7 +182,7 @@ def plan(
 
     Example: peel plan model.pt --flops 50% --out plan.json
     """
-    given = _settings(locals())
+    given = _untrained({**_settings(locals()), "finetune": None, "rounds": None}, {})
     from peelcli import files, request
 
     request.check(model, given, out, files.PLAN_SUFFIXES)
@@ -221,6 +233,50 @@ def apply(
 
 
 @app.command()
+@trains
+def finetune(
+    model: ModelArg,
+    teacher: TeacherOpt = None,
+    data: DataOpt = None,
+    epochs: EpochsOpt = None,
+    steps: StepsOpt = None,
+    out: OutOpt = None,
+    input_: InputOpt = None,
+    inputs: InputsOpt = None,
+    factory: FactoryOpt = None,
+    weights: WeightsOpt = None,
+    code: CodeOpt = None,
+    trust: TrustOpt = None,
+    samples: AllSamplesOpt = None,
+    image_size: ImageSizeOpt = None,
+    mean: MeanOpt = None,
+    std: StdOpt = None,
+    metric: MetricOpt = None,
+    device: DeviceOpt = None,
+    seed: SeedOpt = None,
+    output_format: FormatOpt = Format.text,
+    config: ConfigOpt = None,
+    **training: Any,
+) -> None:
+    """Train the slim MODEL on the answers of the original, on labels, or on a loss of your own, and write it.
+
+    On several GPUs or machines: torchrun --nproc-per-node 4 -m peelcli finetune slim.safetensors ...
+
+    Example: peel finetune slim.safetensors --teacher model.pt --data crops/ --epochs 5 --out tuned.onnx
+    """
+    given = _trainable(_settings(locals()))
+    from peelcli import request
+
+    request.check_lessons(model, given, out or ())
+    from peelcli import pipeline
+
+    with console.working() as progress:
+        tuned = pipeline.finetune(model, teacher=teacher, out=out or (), progress=progress, **given)
+    told = {"teacher": teacher, **given}
+    _show_run(replace(tuned.run, command=repeat.command("finetune", [model], told, out or ())), output_format)
+
+
+@app.command()
 def inspect(
     model: ModelArg,
     input_: InputOpt = None,
@@ -257,13 +313,24 @@ app.command()(bench)
 app.command()(sweep)
 
 
-_NO_SETTINGS = {"model", "plan", "out", "plot", "output_format", "config"}
+_NO_SETTINGS = {"model", "plan", "teacher", "out", "plot", "output_format", "config", "training"}
 
 
 def _settings(flags: dict[str, Any]) -> dict[str, Any]:
     """The settings among a command's arguments, over those of the settings file."""
+    flags = {**flags, **flags.get("training", {})}
     named = {name.rstrip("_"): value for name, value in flags.items() if name not in _NO_SETTINGS}
     return settings.merged(named, flags["config"])
+
+
+def _untrained(given: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """A settings file may say how to train; that matters where pruning is followed by training, or flags ask for it."""
+    from peelcli.regimen import Training
+
+    if given.get("finetune") is not None:
+        return given
+    unread = [name for name in Training.model_fields if flags.get(name) is None]
+    return {name: value for name, value in given.items() if name not in unread}
 
 
 def _undecided(given: dict[str, Any]) -> dict[str, Any]:
@@ -271,6 +338,15 @@ def _undecided(given: dict[str, Any]) -> dict[str, Any]:
     from peelcli.config import Calibration, Source
 
     left = {*Source.model_fields, *Calibration.model_fields}
+    return {name: value for name, value in given.items() if name in left}
+
+
+def _trainable(given: dict[str, Any]) -> dict[str, Any]:
+    """A settings file may say how to prune; a slim model is pruned."""
+    from peelcli.config import Calibration, Source
+    from peelcli.regimen import Training
+
+    left = {*Source.model_fields, *Calibration.model_fields, *Training.model_fields, "seed"} - {"repair"}
     return {name: value for name, value in given.items() if name in left}
 
 
@@ -295,6 +371,8 @@ def _draw(run: Run, plots: Sequence[Path]) -> None:
 
 
 def _show_run(run: Run, output_format: Format) -> None:
+    if not console.is_main():
+        return
     if output_format is Format.json:
         from peelcli.report.document import document
 

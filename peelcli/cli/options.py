@@ -221,6 +221,16 @@ SamplesOpt = Annotated[
         metavar="N", help="how many samples are used at most", rich_help_panel=CALIBRATION, show_default="256"
     ),
 ]
+AllSamplesOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--samples",
+        metavar="N",
+        help="how many samples are used at most",
+        rich_help_panel=CALIBRATION,
+        show_default="all",
+    ),
+]
 ImageSizeOpt = Annotated[
     int | None,
     typer.Option(
@@ -270,6 +280,43 @@ DeviceOpt = Annotated[
         help="where scores and repair are computed, e.g. cuda",
         rich_help_panel=CALIBRATION,
         show_default="cpu",
+    ),
+]
+
+TeacherOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        metavar="MODEL",
+        help="the original, whose answers are learned: a file or a name, as for peel prune",
+        rich_help_panel=MODEL,
+        show_default=False,
+    ),
+]
+EpochsOpt = Annotated[
+    float | None,
+    typer.Option(metavar="N", help="train until all samples were seen so often", show_default=False),
+]
+StepsOpt = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="train on so many batches, instead of --epochs", show_default=False),
+]
+FinetuneOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="Nepochs|Nsteps",
+        help="train the slim model on the original's answers afterwards, e.g. 5epochs",
+        rich_help_panel=CALIBRATION,
+        show_default=False,
+    ),
+]
+RoundsOpt = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="reach the budget in N rounds of pruning and training, which share the training among them",
+        rich_help_panel=CALIBRATION,
+        show_default="1",
     ),
 ]
 

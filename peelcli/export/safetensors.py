@@ -53,6 +53,17 @@ def write(slim: Subject, plan: Plan, metadata: Mapping[str, str], path: Path, be
     return (Check("safetensors_reload", True, difference, 0.0),)
 
 
+def holds_plan(path: Path) -> bool:
+    """Whether a file is a slim checkpoint of peel's."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return PLAN_KEY in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
 def read_slim(path: Path) -> tuple[Plan, dict[str, torch.Tensor]]:
     """Read a slim checkpoint: the plan that makes a fresh module fit, and its state dict, tied entries included.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from itertools import zip_longest
 from typing import Any
 
 from peelcli.footprint import Footprint
 from peelcli.records import Check, Costs, Cut, Run
-from peelcli.report import pace
-from peelcli.results import Candidate, Distance, Fidelity
+from peelcli.report import pace, tuning
+from peelcli.report.numbers import distance_document, number
+from peelcli.results import Candidate, Fidelity
 
 VERSION = 1
 
@@ -53,6 +53,7 @@ def document(run: Run) -> dict[str, Any]:
         "checks": [check_document(check) for check in run.checks],
         "fidelity": None if run.fidelity is None else fidelity_document(run.fidelity),
         "latency": None if run.pace is None else pace.document(run.pace),
+        "training": [tuning.document(found) for found in run.tunings],
         "candidates": [_candidate(candidate) for candidate in run.candidates],
         "outputs": [artifact.path for artifact in run.artifacts],
         "uncounted": list(run.uncounted),
@@ -97,7 +98,7 @@ def _group(cut: Cut, backbone: float | None) -> dict[str, Any]:
         "layers": list(group.layers),
         "full": group.full,
         "width": cut.width,
-        "score": _number(cut.score),
+        "score": number(cut.score),
         "locked": None if group.locked is None else group.locked.reason,
         "step": group.step,
         "floor": group.floor,
@@ -111,8 +112,8 @@ def check_document(check: Check) -> dict[str, Any]:
     return {
         "name": check.name,
         "ok": check.ok,
-        "value": _number(check.value),
-        "tolerance": _number(check.tolerance),
+        "value": number(check.value),
+        "tolerance": number(check.tolerance),
         "note": check.note,
     }
 
@@ -126,25 +127,10 @@ def fidelity_document(fidelity: Fidelity) -> dict[str, Any]:
         "cut": distance_document(fidelity.cut),
         "repaired": None if fidelity.repaired is None else distance_document(fidelity.repaired),
         "metric": fidelity.metric or None,
-        "original": _number(fidelity.original),
+        "original": number(fidelity.original),
         "notes": list(fidelity.notes),
     }
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:
     return {"name": candidate.name, "chosen": candidate.chosen, "distance": distance_document(candidate.distance)}
-
-
-def distance_document(distance: Distance) -> dict[str, float | None]:
-    """Null for what is unknown or not finite."""
-    return {
-        "relative": _number(distance.relative),
-        "kl": _number(distance.kl),
-        "agreement": _number(distance.agreement),
-        "metric": _number(distance.metric),
-    }
-
-
-def _number(value: float | None) -> float | None:
-    """JSON has no infinity and no NaN."""
-    return value if value is not None and math.isfinite(value) else None

@@ -12,7 +12,7 @@ from peelcli.results import Distance, Fidelity
 
 NO_SAMPLES = "no samples: nothing was repaired, accuracy is not known; give --data, or --data synthetic"
 _ACCURACY = "accuracy"
-_Row = tuple[str, str, Callable[[float | None], str]]  # a field of Distance, its label, how it is written
+Row = tuple[str, str, Callable[[float | None], str]]  # a field of Distance, its label, how it is written
 
 
 def fidelity(run: Run) -> list[RenderableType]:
@@ -36,7 +36,7 @@ def figures(run: Run) -> tuple[list[str], list[list[str]]] | None:
         return None
     columns = [found.cut] if found.repaired is None else [found.cut, found.repaired]
     rows = []
-    for name, label, written in _rows(found, columns):
+    for name, label, written in rows_of(found.metric, found.original, columns):
         original = found.original if name == "metric" else None
         rows.append([label, written(original), *(written(getattr(column, name)) for column in columns)])
     return ["original", "cut", *(["repaired"] if found.repaired else [])], rows
@@ -44,12 +44,14 @@ def figures(run: Run) -> tuple[list[str], list[list[str]]] | None:
 
 def samples(found: Fidelity) -> str:
     """What the figures are of."""
-    return f"on {_counted(found.held)} that nothing was fitted on; {_counted(found.fitted)} for scores and repair"
+    return f"on {said(found.held)} that nothing was fitted on; {said(found.fitted)} for scores and repair"
 
 
 def candidates(run: Run) -> list[RenderableType]:
     """What each way to choose the widths came to, and which was taken."""
-    rows = _rows(run.fidelity, [candidate.distance for candidate in run.candidates])
+    found = run.fidelity
+    distances = [candidate.distance for candidate in run.candidates]
+    rows = rows_of(found.metric if found else "", found.original if found else None, distances)
     made = table("widths tried", *(f">{label}" for _, label, _ in rows), "|")
     for candidate in run.candidates:
         figures = (written(getattr(candidate.distance, name)) for name, _, written in rows)
@@ -60,19 +62,20 @@ def candidates(run: Run) -> list[RenderableType]:
 def missing(run: Run) -> list[str]:
     """A word to who gave no samples, where something was cut."""
     cut = any(cut.width < cut.group.full for cut in run.plan.cuts)
-    return [NO_SAMPLES] if cut and run.fidelity is None and not run.candidates else []
+    seen = run.fidelity is not None or run.candidates or run.tunings
+    return [NO_SAMPLES] if cut and not seen else []
 
 
-def _rows(found: Fidelity | None, columns: Sequence[Distance]) -> list[_Row]:
-    """What is known of at least one model."""
-    metric = found.metric if found and found.metric else "metric"
-    figures = [column.metric for column in columns] + [found.original if found else None]
+def rows_of(metric: str, original: float | None, columns: Sequence[Distance]) -> list[Row]:
+    """The figures that are known of at least one model, each with its label and how it is written."""
+    figures = [column.metric for column in columns] + [original]
+    name = metric or "metric"
     shares = metric == _ACCURACY and all(value is None or 0 <= value <= 1 for value in figures)
-    rows: list[_Row] = [
+    rows: list[Row] = [
         ("relative", "relative L2", figure),
         ("kl", "KL, nats", figure),
         ("agreement", "top-1 agreement", _percent),
-        ("metric", metric, _percent if shares else figure),
+        ("metric", name, _percent if shares else figure),
     ]
     return [row for row in rows if any(getattr(column, row[0]) is not None for column in columns)]
 
@@ -81,5 +84,6 @@ def _percent(share: float | None) -> str:
     return "" if share is None else short(share)
 
 
-def _counted(number: int) -> str:
+def said(number: int) -> str:
+    """A number of samples in words."""
     return f"{number} sample{'' if number == 1 else 's'}"

@@ -11,8 +11,9 @@ from rich.console import RenderableType
 from peelcli import units
 from peelcli.points import Point, Sweep
 from peelcli.report import bench
-from peelcli.report.document import check_document, counts, distance_document, fidelity_document
+from peelcli.report.document import check_document, counts, fidelity_document
 from peelcli.report.layout import figure, listed, plain, short, spaced, table
+from peelcli.report.numbers import distance_document
 from peelcli.report.text import both_counts
 from peelcli.results import Distance
 from peelcli.timings import Bench, Ratio

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from peelcli import units
 from peelcli.records import Check, Cut, Run
-from peelcli.report import follows, pace
+from peelcli.report import follows, pace, tuning
 from peelcli.report.document import counts, used
 from peelcli.report.layout import Bar, indented, listed, percent, plain, short, spaced, table
 
@@ -26,6 +26,7 @@ def summary(run: Run) -> RenderableType:
         _widths(run),
         follows.candidates(run),
         follows.fidelity(run),
+        tuning.tables(run),
         _checks(run),
     )
     return spaced(([plain(headline(run))], *tables, _rest(run)))

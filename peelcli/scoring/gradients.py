@@ -9,6 +9,7 @@ from itertools import chain
 import torch
 
 from peelcli.errors import UsageError
+from peelcli.outputs import Kind, class_label, common_kind, kind, main_output
 from peelcli.records import ChannelGraph
 from peelcli.samples import Inputs
 from peelcli.scoring import objective
@@ -43,13 +44,13 @@ class WeightGradients:
         self._module = wide_copy(material.subject.module)
         self._parameters = {name: p for name, p in self._module.named_parameters() if p.requires_grad}
         looked_at = [self._look(inputs) for inputs in self._samples.inputs[:_LOOKED_AT]]
-        self._kind = objective.common_kind(kind for kind, _ in looked_at)
+        self._kind = common_kind(found for found, _ in looked_at)
         elements = sum(output.numel() for _, output in looked_at)
         squares = sum(float(output.double().square().sum()) for _, output in looked_at)
         self._scale = (squares / elements) ** 0.5 if elements and squares > 0 else 1.0
         targets = self._samples.targets or (None,) * len(self._samples)
         classified = self._kind != "values"
-        self._labels = [objective.label(t, looked_at[0][1]) if classified else None for t in targets]
+        self._labels = [class_label(t, looked_at[0][1]) if classified else None for t in targets]
         self.note = self._what_it_is()
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -78,17 +79,17 @@ class WeightGradients:
         """Shapes of the parameters by path."""
         return {name: p.shape for name, p in self._parameters.items()}
 
-    def _look(self, inputs: Inputs) -> tuple[objective.Kind, torch.Tensor]:
+    def _look(self, inputs: Inputs) -> tuple[Kind, torch.Tensor]:
         with torch.no_grad():
             outputs = self._module(*wide_inputs(self._module, inputs))
-        return objective.kind(outputs), objective.main_output(outputs)
+        return kind(outputs), main_output(outputs)
 
     def _of_one(
         self, inputs: Inputs, label: int | None, generator: torch.Generator, where: str
     ) -> dict[str, torch.Tensor]:
         try:
             with differentiated(self._module):
-                output = objective.main_output(self._module(*wide_inputs(self._module, inputs)))
+                output = main_output(self._module(*wide_inputs(self._module, inputs)))
                 loss = objective.loss(output, self._kind, label, generator, self._scale)
                 if not loss.requires_grad:
                     return {}

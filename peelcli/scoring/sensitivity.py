@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from peelcli.scoring.objective import Kind, kind, main_output
+from peelcli.outputs import Kind, kind, main_output
 
 _SAME = 1e-12  # of the mean square: a variance below this is round-off
 

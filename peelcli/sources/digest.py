@@ -37,7 +37,7 @@ def _weights(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(_tensors(module), key=lambda pair: pair[0]):
         digest.update(f"{name}\n".encode())
-        digest.update(_bytes(tensor))
+        digest.update(content(tensor))
     return digest.hexdigest()
 
 
@@ -46,7 +46,7 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers(remove_duplicate=False)
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+def content(tensor: Tensor) -> memoryview:
     """The elements' bytes in row-major order; a view of any type as bytes, for numpy knows no bfloat16."""
     flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
     array: Any = flat.view(torch.uint8).numpy()

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from peelcli.errors import UsageError
-from peelcli.scoring.objective import common_kind, kind, label, loss, main_output
+from peelcli.outputs import class_label, common_kind, kind, main_output
+from peelcli.scoring.objective import loss
 
 ROW = torch.tensor([[1.0, -2.0, 0.5]])
 
@@ -101,14 +102,14 @@ def test_one_kind_for_several_outputs():
     ],
 )
 def test_labels(target, expected):
-    assert label(target, ROW) == expected
-    assert label(target, ROW[None]) is None
+    assert class_label(target, ROW) == expected
+    assert class_label(target, ROW[None]) is None
 
 
 @pytest.mark.parametrize("target", [3, -1])
 def test_a_label_that_is_no_class_is_refused(target):
     with pytest.raises(UsageError, match=f"the label {target} is no class of this model, which has 3"):
-        label(target, ROW)
+        class_label(target, ROW)
 
 
 def test_losses_by_hand():

@@ -72,7 +72,7 @@ class Collector:
         if self._labelled not in (None, item.labelled):
             raise InputError(f"{self._name}: some samples have targets, others have none", hint="give all of them one")
         self._labelled = item.labelled
-        sample = tuple(self._suited(value, place) for place, value in enumerate(item.inputs))
+        sample = self.suited(item.inputs)
         if not _is_finite(tuple(value for place, value in enumerate(sample) if place not in self._masks)):
             self._dropped += 1
         else:
@@ -84,6 +84,10 @@ class Collector:
                 self._targets.append(item.target)
         if self._progress is not None:
             self._progress(at + 1, self._most)
+
+    def suited(self, inputs: Inputs) -> Inputs:
+        """One sample's arguments as copies on the CPU, in the types that the model's example has."""
+        return tuple(self._suited(value, place) for place, value in enumerate(inputs))
 
     def finished(self) -> Samples:
         """What was kept, with a note on what was not.

@@ -38,17 +38,33 @@ def from_function(where: str, subject: Subject, most: int, progress: Progress | 
     place, _, function = where.rpartition(":")
     name = f"{Path(place).name}:{function}"
     with _seeded():
-        try:
-            value = usercode.call(where)
-        except SourceError as error:
-            if error.message.startswith(f"{where} raised "):
-                raise InputError(error.message, hint=_GIVE) from error.__cause__
-            raise
+        value = called(where)
         file = _file_of(place)
         with usercode.importable(file.parent if file else Path.cwd()):
             if value is None:
                 raise InputError(f"{name} returned None, not samples", hint=_GIVE)
             return _read(value, subject, name, most, progress, file)
+
+
+def called(where: str) -> Any:
+    """What a function of the user's returns.
+
+    Raises:
+        SourceError: it can't be found.
+        InputError: it raises.
+    """
+    try:
+        return usercode.call(where)
+    except SourceError as error:
+        if error.message.startswith(f"{where} raised "):
+            raise InputError(error.message, hint=_GIVE) from error.__cause__
+        raise
+
+
+def is_data_set(value: Any) -> bool:
+    """Whether a value is a data set that gives samples by position, and no plain container that holds them already."""
+    plain = (list, tuple, str, bytes, Mapping, Tensor, np.ndarray, Samples)
+    return not isinstance(value, plain) and hasattr(value, "__getitem__") and hasattr(value, "__len__")
 
 
 def from_python(

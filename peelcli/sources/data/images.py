@@ -28,6 +28,58 @@ _SHOWN = 3  # names that a note shows
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
+class Folder:
+    """The images of a folder and of all below it, read one by one.
+
+    Attributes:
+        paths: sorted.
+        classes: where every image is in a direct subfolder, these by name; their places are the labels.
+        look: how images are brought to the model.
+    """
+
+    def __init__(self, folder: Path, subject: Subject, options: Calibration) -> None:
+        """Find the images.
+
+        Raises:
+            InputError: there are none, Pillow is missing, or the model takes no images.
+        """
+        _check_pillow(folder)
+        self._folder, self._subject = folder, subject
+        self.paths = find(folder)
+        if not self.paths:
+            raise InputError(
+                f"{folder} holds no images", hint=f"they are looked for in all subfolders, as {', '.join(SUFFIXES)}"
+            )
+        self.look = look(subject, options)
+        self.classes = class_folders(folder, self.paths)
+        self._numbers = {name: number for number, name in enumerate(self.classes)}
+
+    @property
+    def name(self) -> str:
+        """How it is called in messages."""
+        return self._folder.name or str(self._folder)
+
+    def notes(self) -> list[str]:
+        """What was assumed."""
+        notes = list(self.look.notes)
+        if len(tensors_in(self._subject.inputs)) > 1:
+            notes.append("beside the image, the model is given what its example input holds")
+        if self.classes:
+            notes.append(
+                f"labels are the {len(self.classes)} subfolders, numbered by name from {self.classes[0]} = 0 on"
+            )
+        return notes
+
+    def item(self, path: Path) -> Item | None:
+        """An image as forward's arguments, with its label; None where it can't be read."""
+        picture = read(path, self.look)
+        if picture is None:
+            return None
+        arguments = example_of(self._subject, picture, self.look.place)
+        label = self._numbers[path.relative_to(self._folder).parts[0]] if self.classes else None
+        return Item(arguments, label, labelled=bool(self.classes))
+
+
 def from_folder(folder: Path, subject: Subject, options: Calibration, progress: Progress | None = None) -> Samples:
     """Read the images of a folder and of all below it.
 
@@ -40,32 +92,18 @@ def from_folder(folder: Path, subject: Subject, options: Calibration, progress: 
     Raises:
         InputError: there are no images, most can't be read, or the model takes none.
     """
-    _check_pillow(folder)
-    paths = find(folder)
-    if not paths:
-        raise InputError(
-            f"{folder} holds no images", hint=f"they are looked for in all subfolders, as {', '.join(SUFFIXES)}"
-        )
-    how = look(subject, options)
-    chosen = [paths[at] for at in spread(len(paths), options.samples)]
-    classes = class_folders(folder, paths)
-    numbers = {name: number for number, name in enumerate(classes)}
-    collector = Collector(subject, folder.name or str(folder), len(chosen), progress)
-    for text in how.notes:
+    found = Folder(folder, subject, options)
+    chosen = [found.paths[at] for at in spread(len(found.paths), options.samples)]
+    collector = Collector(subject, found.name, len(chosen), progress)
+    for text in found.notes():
         collector.note(text)
-    if len(tensors_in(subject.inputs)) > 1:
-        collector.note("beside the image, the model is given what its example input holds")
-    if classes:
-        collector.note(f"labels are the {len(classes)} subfolders, numbered by name from {classes[0]} = 0 on")
     bad: list[str] = []
     for path in chosen:
-        picture = read(path, how)
-        if picture is None:
+        item = found.item(path)
+        if item is None:
             bad.append(path.name)
         else:
-            arguments = example_of(subject, picture, how.place)
-            label = numbers[path.relative_to(folder).parts[0]] if classes else None
-            collector.add(Item(arguments, label, labelled=bool(classes)))
+            collector.add(item)
         if not collector.wants():
             break
     _report(bad, len(chosen), collector, folder)

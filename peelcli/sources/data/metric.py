@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from peelcli.errors import InputError, UsageError
+from peelcli.samples import joined, stacked
 from peelcli.sources import usercode
 
 Metric = Callable[[Any, Any], float]
+Loss = Callable[[Any, Any], Tensor]
 
+_IS_LOSS = "a loss is a function of (outputs, targets) that returns one number to differentiate"
 _IS = "a metric is a function of (outputs, targets) that returns one number"
 
 
@@ -28,9 +30,39 @@ def load_metric(text: str) -> Metric:
         UsageError: it is written otherwise, or the file has no such function.
         SourceError: there is no such file, or it raises.
     """
+    found: Metric = _function(text, "--metric", _IS)
+    return found
+
+
+def load_loss(text: str) -> Loss:
+    """Find the function of `--loss` in the same way; what it raises when it is called becomes one line.
+
+    Returns:
+        What is called with outputs as forward returned them, and targets stacked where they can be, or None.
+
+    Raises:
+        UsageError: see `load_metric`.
+        SourceError: see `load_metric`.
+    """
+    function = _function(text, "--loss", _IS_LOSS)
+    file = Path(text.rpartition(":")[0]).resolve()
+
+    def loss(outputs: Any, targets: Any) -> Tensor:
+        try:
+            found: Tensor = function(outputs, targets)
+            return found
+        except (Exception, SystemExit) as error:
+            without = "; the data has no targets, so they are None" if targets is None else ""
+            name = text.rpartition(":")[2]
+            raise InputError(f"the loss {name} raised {usercode.told(error, file)}{without}", hint=_IS_LOSS) from error
+
+    return loss
+
+
+def _function(text: str, flag: str, what: str) -> Callable[..., Any]:
     where, _, name = text.rpartition(":")
     if not where.endswith(".py") or not name.isidentifier():
-        raise UsageError(f"--metric {text} names no function", hint=f"write --metric file.py:function; {_IS}")
+        raise UsageError(f"{flag} {text} names no function", hint=f"write {flag} file.py:function; {what}")
     module = usercode.run_file(Path(where))
     function = getattr(module, name, None)
     if function is None:
@@ -39,8 +71,8 @@ def load_metric(text: str) -> Metric:
             f"{where} has no function {name}", hint=f"did you mean {where}:{near[0]}?" if near else "check its name"
         )
     if not callable(function):
-        raise UsageError(f"{text} is no function but {type(function).__name__}", hint=_IS)
-    found: Metric = function
+        raise UsageError(f"{text} is no function but {type(function).__name__}", hint=what)
+    found: Callable[..., Any] = function
     return found
 
 
@@ -63,7 +95,7 @@ def evaluate_metric(metric: Metric, outputs: Sequence[Any], targets: Sequence[An
     file = Path(code.co_filename).resolve() if code is not None else None
     try:
         with usercode.seeded(), torch.no_grad(), usercode.importable(file.parent if file else Path.cwd()):
-            value: Any = metric(_joined(list(outputs)), None if targets is None else _stacked(list(targets)))
+            value: Any = metric(joined(list(outputs)), None if targets is None else stacked(list(targets)))
     except (Exception, SystemExit) as error:
         without = "; the calibration data has no targets, so they are None" if targets is None else ""
         raise InputError(f"the metric {name} raised {usercode.told(error, file)}{without}", hint=_IS) from error
@@ -78,39 +110,3 @@ def evaluate_metric(metric: Metric, outputs: Sequence[Any], targets: Sequence[An
 
 def _told(value: Any) -> str:
     return f"a tensor of shape {'x'.join(map(str, value.shape))}" if isinstance(value, Tensor) else type(value).__name__
-
-
-def _joined(outputs: list[Any]) -> Any:
-    """Outputs of several calls as those of one, along the first dimension."""
-    return _merged(outputs, lambda *parts: torch.cat(parts), least=1)
-
-
-def _stacked(targets: list[Any]) -> Any:
-    """Targets of single samples as one tensor, with a first dimension for the samples."""
-    if targets and all(isinstance(t, (bool, int, float)) for t in targets):
-        return torch.tensor(targets)
-    return _merged(targets, lambda *parts: torch.stack(parts), least=0)
-
-
-def _merged(values: list[Any], merge: Callable[..., Tensor], least: int) -> Any:
-    """One nest of tensors in place of several of the same structure; the list where they are not."""
-    flat = [pytree.tree_flatten(value) for value in values]
-    if not flat or any(spec != flat[0][1] for _, spec in flat):
-        return values
-    columns = list(zip(*(leaves for leaves, _ in flat), strict=True))
-    if not columns or not all(_mergeable(column, least) for column in columns):
-        return values
-    return pytree.tree_unflatten([merge(*column) for column in columns], flat[0][1])
-
-
-def _mergeable(leaves: Sequence[Any], least: int) -> bool:
-    """Whether all are tensors of one shape, the batch (if `least` is 1) excluded."""
-    first = leaves[0]
-    return all(
-        isinstance(leaf, Tensor)
-        and leaf.dim() >= least
-        and leaf.dim() == first.dim()
-        and leaf.shape[least:] == first.shape[least:]
-        and leaf.dtype == first.dtype
-        for leaf in leaves
-    )

@@ -1,0 +1,93 @@
+"""What one step learns from: inputs as they come or changed, the original's answers, targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peelcli.samples import Inputs, stacked
+from peelcli.tensors import tensors_in
+from peelcli.training.augment import Augment, mixed
+from peelcli.training.features import Matcher
+from peelcli.training.feed import Chunk, moved
+from peelcli.training.objective import Answers, Objective, answers_of
+
+
+class TeacherAnswers:
+    """The original's answers to a call: remembered where the inputs are the same each time, else asked for."""
+
+    def __init__(self, teacher: nn.Module, objective: Objective, known: Sequence[tuple[Tensor, ...]] | None) -> None:
+        """Take what is known.
+
+        Args:
+            teacher: in eval mode, on the device of this process.
+            objective: says which tensors of its output count.
+            known: for each sample its answers, tensors of shape (1, ...), on the CPU; None to ask each time.
+        """
+        self._teacher, self._kind = teacher, objective.kind
+        self._columns = None if known is None else tuple(torch.cat(column) for column in zip(*known, strict=True))
+
+    def __call__(self, inputs: Inputs, positions: Sequence[int], device: torch.device) -> tuple[Tensor, ...]:
+        """Tensors of shape (samples, ...)."""
+        if self._columns is not None:
+            at = torch.tensor(positions)
+            return tuple(column[at].to(device, non_blocking=True) for column in self._columns)
+        with torch.no_grad():
+            return answers_of(self._teacher(*inputs), self._kind)
+
+
+class Lesson:
+    """The loss of a forward call; see `loop.Lesson`."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        teacher: TeacherAnswers | None,
+        augment: Augment,
+        mixup: float,
+        seed: int,
+        matcher: Matcher | None = None,
+        labels: Callable[[list[Any]], Tensor] | None = None,
+    ) -> None:
+        """Put together what is learned.
+
+        Args:
+            objective: the loss.
+            teacher: answers for inputs, or None.
+            augment: how inputs are changed.
+            mixup: 0, or how samples are blended.
+            seed: of what is drawn.
+            matcher: of layers inside, or None.
+            labels: targets as class numbers of shape (samples,); None where they are not wanted.
+        """
+        self._objective, self._teacher, self._augment = objective, teacher, augment
+        self._mixup, self._seed, self._matcher, self._labels = mixup, seed, matcher, labels
+
+    def __call__(self, module: nn.Module, chunk: Chunk, step: int, places: Sequence[int]) -> Tensor:
+        """The mean over the samples of a chunk."""
+        inputs, mix = self._augment(chunk.inputs, step, places), None
+        if self._mixup > 0:
+            inputs, mix = mixed(inputs, self._mixup, self._seed, step)
+        with self._matcher.watching() if self._matcher else nullcontext():
+            told = self._teacher(inputs, chunk.positions, _device(inputs)) if self._teacher else None
+            outputs = module(*inputs)
+        loss = self._objective(outputs, self._answers(told, chunk, _device(inputs)), mix)
+        return loss + self._matcher.loss() if self._matcher else loss
+
+    def _answers(self, told: tuple[Tensor, ...] | None, chunk: Chunk, device: torch.device) -> Answers:
+        if self._objective.distill == 1:
+            return Answers(told)
+        if self._objective.own is not None:
+            targets = None if chunk.targets is None else moved(stacked(chunk.targets), device)
+            return Answers(told, targets=targets)
+        assert self._labels is not None
+        assert chunk.targets is not None
+        return Answers(told, labels=self._labels(chunk.targets).to(device))
+
+
+def _device(inputs: Inputs) -> torch.device:
+    return tensors_in(inputs)[0].device
