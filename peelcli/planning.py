@@ -192,7 +192,7 @@ def settle(
     unproven: list[str] = []
     for tries_left in reversed(range(REPLANS)):
         try:
-            chosen, candidates = _decide(prepared, bounds, options, clock, evidence)
+            chosen, candidates = decide(prepared, bounds, options, clock, evidence)
         except PeelError as error:
             if unproven:
                 error.add(f"locked because cutting them breaks the proof: {', '.join(unproven)}")
@@ -250,7 +250,7 @@ def without_broken(
     return replace(prepared, graph=trace.lock(prepared.graph, broken, reason)), broken
 
 
-def _decide(
+def decide(
     prepared: Prepared, limits: Sequence[Limit], options: Options, clock: Clock, evidence: Evidence | None
 ) -> tuple[Choice, tuple[Candidate, ...]]:
     """The widths; where the choice of the allocation is left open and there are samples, the best of several."""
@@ -260,7 +260,7 @@ def _decide(
             method = "peel" if options.allocate == "auto" else options.allocate
             its = options.model_copy(update={"allocate": method})
             widths = allocate(graph, scores, limits, method, options.pool, options.tau)
-            return calibration.Choice(method, its, widths), ()
+            return Choice(method, its, widths), ()
         tried = calibration.choices(graph, scores, limits, options)
     if len(tried) == 1:
         return tried[0], ()

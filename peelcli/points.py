@@ -30,7 +30,6 @@ class Point:
     onnx: str = ""
     checks: tuple[Check, ...] = ()
     fidelity: Fidelity | None = None
-    candidates: tuple[Candidate, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -46,6 +45,7 @@ class Sweep:
         points: in the order in which the budgets were given.
         knee: position of the point behind which the curve falls faster; None where none stands out.
         bench: latency of the original and of every point, where it was asked for.
+        candidates: the allocations that were compared, at the middle budget, for the whole curve.
         found: points that were there already, from a run before.
         seconds: wall time of the whole run.
     """
@@ -59,6 +59,7 @@ class Sweep:
     proof: Check | None = None
     knee: int | None = None
     bench: tuple[Bench, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
     found: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()

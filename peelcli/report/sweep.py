@@ -33,6 +33,10 @@ def document(sweep: Sweep) -> dict[str, Any]:
         "varied": sweep.budget,
         "knee": None if sweep.knee is None else sweep.points[sweep.knee].budget,
         "points": [_point(sweep, point) for point in sweep.points],
+        "candidates": [
+            {"name": each.name, "chosen": each.chosen, "distance": distance_document(each.distance)}
+            for each in sweep.candidates
+        ],
         "proof": None if sweep.proof is None else check_document(sweep.proof),
         "benches": bench.document(sweep.bench)["benches"],
         "found": sweep.found,
@@ -51,10 +55,6 @@ def _point(sweep: Sweep, point: Point) -> dict[str, Any]:
         "onnx": point.onnx or None,
         "checks": [check_document(check) for check in point.checks],
         "fidelity": None if point.fidelity is None else fidelity_document(point.fidelity),
-        "candidates": [
-            {"name": each.name, "chosen": each.chosen, "distance": distance_document(each.distance)}
-            for each in point.candidates
-        ],
         "latency": None if ratio is None else bench.ratio_document(ratio),
         "notes": list(point.notes),
         "seconds": round(point.seconds, 3),
@@ -82,7 +82,7 @@ def text(sweep: Sweep, folder: str) -> RenderableType:
     rest = [
         *listed("not reached", failed),
         *listed("latency", reasons),
-        *listed("notes", [*_knee(sweep), *sweep.notes, *_found(sweep)]),
+        *listed("notes", [*_knee(sweep), *_chosen(sweep), *sweep.notes, *_found(sweep)]),
         *listed(
             "written", [f"{folder}: a plan for each point; carry one out with `peel apply MODEL PLAN --out slim.onnx`"]
         ),
@@ -135,6 +135,11 @@ def _knee(sweep: Sweep) -> list[str]:
     if not any(point.fidelity for point in sweep.points):
         return [NO_CURVE]
     return ["no knee stands out"]
+
+
+def _chosen(sweep: Sweep) -> list[str]:
+    chosen = [each.name for each in sweep.candidates if each.chosen]
+    return [f"allocation: {chosen[0]}, chosen on samples at the middle budget for the whole curve"] if chosen else []
 
 
 def _found(sweep: Sweep) -> list[str]:

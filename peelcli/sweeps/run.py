@@ -10,14 +10,17 @@ from typing import Any
 
 import peelcli
 from peelcli import calibration, config, files, pipeline
+from peelcli.allocation.meter import Meter
+from peelcli.calibration import Evidence
 from peelcli.config import Budget, Calibration, Options
 from peelcli.errors import CheckFailed, UsageError
 from peelcli.export import onnx
 from peelcli.graph import cost
 from peelcli.latency import bench as benches
-from peelcli.planning import Clock, Progress, find_groups, prepare
+from peelcli.planning import Clock, Prepared, Progress, decide, find_groups, limits_of, prepare
 from peelcli.points import Point, Sweep
-from peelcli.records import Check, Costs, ModelId, Subject
+from peelcli.records import Check, Costs, Limit, ModelId, Subject
+from peelcli.results import Candidate
 from peelcli.scoring import table
 from peelcli.sources import digest, inputs
 from peelcli.sweeps import workers
@@ -88,7 +91,7 @@ def sweep(
     store = Store(ways.out, _key(job, subject, owner))
     found = {label: point for _, label in wanted if (point := store.find(label, ways.bench))}
     missing = [one for one in wanted if one[1] not in found]
-    shared = _share(job, subject, [budget for budget, _ in wanted]) if missing else _known(job, subject)
+    shared = _share(job, subject, [budget for budget, _ in wanted], store) if missing else _known(job, subject)
     with clock.stage("sweep") as tell:
         for label, point, content in _made(job, shared, missing):
             store.keep(label, point, content)
@@ -105,6 +108,7 @@ def sweep(
         proof=shared.proof,
         knee=knee(points, shared.before, "macs" if flops is not None else "params"),
         bench=_bench(job, shared.subject, points) if ways.bench else (),
+        candidates=shared.candidates,
         found=len(wanted) - len(missing),
         seconds=time.perf_counter() - start,
         notes=shared.subject.notes,
@@ -129,12 +133,14 @@ class _Shared:
 
     Attributes:
         place: for the work on points; None where no point is missing.
+        candidates: the allocations that were compared.
     """
 
     subject: Subject
     before: Costs
     proof: Check | None
     place: Workplace | None
+    candidates: tuple[Candidate, ...] = ()
 
 
 def _wanted(flops: Budgets | None, params: Budgets | None) -> list[Wanted]:
@@ -167,8 +173,8 @@ def _key(job: _Job, subject: Subject, owner: ModelId) -> dict[str, Any]:
     return {"peel": peelcli.__version__, **told, **digests, "inputs": list(inputs.texts(subject))}
 
 
-def _share(job: _Job, subject: Subject, budgets: Sequence[Budget]) -> _Shared:
-    """Samples, trace, scores, and the proof that holds for every point."""
+def _share(job: _Job, subject: Subject, budgets: Sequence[Budget], store: Store) -> _Shared:
+    """Samples, trace, scores, the proof that holds for every point, and the allocation of all of them."""
     with job.clock.stage("samples") as tell:
         calibrated = config.pick(Calibration, job.settings)
         subject, evidence = calibration.gather(subject, calibrated, job.options.seed, tell)
@@ -179,8 +185,35 @@ def _share(job: _Job, subject: Subject, budgets: Sequence[Budget]) -> _Shared:
             f"{proof.name} does not hold for the points together; nothing was written",
             hint="lock layers with --ignore, see them with `peel inspect`, and report the model",
         )
-    place = Workplace(subject, evidence, job.options, prepared, job.ways.bench)
-    return _Shared(subject, prepared.before, proof, place)
+    options, candidates = _allocation(job, prepared, budgets, evidence, store)
+    place = Workplace(subject, evidence, options, prepared, job.ways.bench)
+    return _Shared(subject, prepared.before, proof, place, candidates)
+
+
+def _allocation(
+    job: _Job, prepared: Prepared, budgets: Sequence[Budget], evidence: Evidence | None, store: Store
+) -> tuple[Options, tuple[Candidate, ...]]:
+    """Where samples are to choose the allocation, they do so once, at the middle budget: a curve is of one way."""
+    if evidence is None or job.options.allocate != "auto":
+        return job.options, ()
+    kept = store.choice()
+    if kept:
+        return config.pick(Options, {**job.options.model_dump(), **kept}), ()
+    reachable = [limits for budget in budgets if (limits := _within_reach(prepared, budget))]
+    if not reachable:
+        return job.options, ()
+    middle = sorted(reachable, key=lambda limits: limits[0].bound)[len(reachable) // 2]
+    chosen, candidates = decide(prepared, middle, job.options, job.clock, evidence)
+    store.keep_choice({"allocate": chosen.options.allocate, "tau": chosen.options.tau})
+    return chosen.options, candidates
+
+
+def _within_reach(prepared: Prepared, budget: Budget) -> tuple[Limit, ...]:
+    """The limits of a budget; none where it can't be met, or is met by the original."""
+    limits = limits_of(budget, prepared.before)
+    meter = Meter(prepared.graph, limits)
+    reached = meter.fits(meter.counts(meter.least)) and not meter.fits(meter.counts(prepared.graph.full))
+    return limits if reached else ()
 
 
 def _known(job: _Job, subject: Subject) -> _Shared:
@@ -197,7 +230,7 @@ def _made(job: _Job, shared: _Shared, missing: Sequence[Wanted]) -> Iterator[Mad
     ways = job.ways
     if ways.ray is None and min(ways.jobs, len(missing)) == 1:
         return workers.in_this_process(shared.place, missing)
-    task = Task(job.model, job.example, job.settings, shared.place.prepared, ways.bench)
+    task = Task(job.model, job.example, job.settings, shared.place.options, shared.place.prepared, ways.bench)
     if ways.ray is not None:
         return workers.through_ray(task, missing, ways.ray)
     return workers.in_processes(task, missing, min(ways.jobs, len(missing)))

@@ -16,6 +16,7 @@ from peelcli.points import Point
 from peelcli.sweeps.work import Files
 
 _KEY = "sweep.key.json"
+_CHOICE = "sweep.choice.json"
 _POINT: TypeAdapter[Point] = TypeAdapter(Point)
 
 
@@ -51,6 +52,18 @@ class Store:
                 f"{folder} holds a sweep of {_difference(before, key)}",
                 hint="choose another folder with --out, or remove this one",
             )
+
+    def choice(self) -> dict[str, Any]:
+        """The settings of the allocation that the points there were made with; empty where none was chosen."""
+        try:
+            found = json.loads((self.folder / _CHOICE).read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def keep_choice(self, chosen: Mapping[str, Any]) -> None:
+        """Remember it, so that points that are added later are of the same curve."""
+        files.write_text_atomically(self.folder / _CHOICE, json.dumps(dict(chosen)) + "\n")
 
     def find(self, label: str, with_onnx: bool) -> Point | None:
         """A point that is done, None where it or one of its files is missing."""

@@ -29,6 +29,7 @@ class Task:
         model: as for `pipeline.load`; a module only where the work stays in this process.
         example: for a module.
         settings: of the run, without the budget.
+        options: how to plan, the allocation chosen.
         prepared: groups and scores.
         export: whether every point gets an ONNX file.
     """
@@ -36,6 +37,7 @@ class Task:
     model: Any
     example: Any
     settings: Mapping[str, Any]
+    options: Options
     prepared: Prepared
     export: bool
 
@@ -91,7 +93,6 @@ class Workplace:
             onnx=onnx_name,
             checks=checks,
             fidelity=settled.fidelity,
-            candidates=settled.candidates,
             notes=settled.plan.notes,
         )
         return point, files
@@ -99,10 +100,7 @@ class Workplace:
 
 def workplace(task: Task) -> Workplace:
     """Load a task's model in this process, and its samples where there are some."""
-    options = config.pick(Options, task.settings)
-    clock = Clock(None)
     subject = pipeline.load(task.model, task.example, **task.settings)
-    with clock.stage("samples"):
-        wanted = config.pick(Calibration, task.settings)
-        subject, evidence = calibration.gather(subject, wanted, options.seed)
-    return Workplace(subject, evidence, options, task.prepared, task.export)
+    wanted = config.pick(Calibration, task.settings)
+    subject, evidence = calibration.gather(subject, wanted, task.options.seed)
+    return Workplace(subject, evidence, task.options, task.prepared, task.export)

@@ -33,13 +33,14 @@ def sweep(model, out, flops="75%,50%", **settings):
 
 def test_each_point_has_the_plan_that_a_run_of_its_own_makes(model, tmp_path):
     found = sweep(model, tmp_path / "out", data=str(tmp_path / "samples.pt"))
+    chosen = json.loads((tmp_path / "out" / "sweep.choice.json").read_text("utf-8"))
+    assert sum(each.chosen for each in found.candidates) <= 1
     for point in found.points:
         data = str(tmp_path / "samples.pt")
-        single = pipeline.prune(str(model), flops=point.budget, input=INPUT, data=data).run
+        single = pipeline.prune(str(model), flops=point.budget, input=INPUT, data=data, **chosen).run
         assert (tmp_path / "out" / point.plan).read_text("utf-8") == plans.to_json(single.plan)
         assert point.after == single.after
         assert point.fidelity == single.fidelity
-        assert point.candidates == single.candidates
     assert found.proof.ok
 
 
@@ -55,6 +56,14 @@ def test_points_that_are_there_are_not_made_again(model, tmp_path):
     complete = sweep(model, out, "75%,50%,40%")
     assert (complete.found, complete.points) == (3, again.points)
     assert complete.before == again.before
+
+
+def test_points_that_are_added_later_are_allocated_in_the_same_way(model, tmp_path):
+    data, out = str(tmp_path / "samples.pt"), tmp_path / "out"
+    sweep(model, out, "75%,50%", data=data)
+    (out / "sweep.choice.json").write_text('{"allocate": "greedy", "tau": 1.0}')
+    sweep(model, out, "75%,50%,30%", data=data)
+    assert dict(plans.read(out / "flops-30pct.plan.json").settings)["allocate"] == "greedy"
 
 
 def test_a_torn_point_is_made_again(model, tmp_path):
@@ -139,7 +148,7 @@ def test_points_are_timed_beside_the_original_and_drawn(model, tmp_path, monkeyp
 def test_a_worker_that_can_not_load_the_model_says_why(model, tmp_path):
     subject = pipeline.load(str(model), input=INPUT)
     prepared = prepare(subject, Options(), Clock(None))
-    task = Task(str(tmp_path / "gone.pt"), None, {}, prepared, export=False)
+    task = Task(str(tmp_path / "gone.pt"), None, {}, Options(), prepared, export=False)
     with pytest.raises(PeelError, match=r"gone\.pt"):
         list(workers.in_processes(task, [(Budget(flops="50%"), "a")], 1))
 
