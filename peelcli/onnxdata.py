@@ -1,4 +1,4 @@
-"""Where tensors of an ONNX file lie that are kept in data files beside it: in its own folder, and nowhere else."""
+"""ONNX files as they lie on the disk: one protobuf, and data files beside it, in its own folder and nowhere else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,26 @@ if TYPE_CHECKING:
     import onnx
 
 COPY_AGAIN = "copy the model again, with the data files that belong to it"
+LARGEST = 2**31 - 1  # bytes of one protobuf message
+
+
+def parse(path: Path) -> onnx.ModelProto:
+    """The protobuf of a file, its tensors where they are.
+
+    Raises:
+        SourceError: it is too large for a protobuf, or is none.
+    """
+    import onnx
+
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise SourceError(f"{path} is larger than a protobuf can be ({size} bytes)", hint="is it a weights file?")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except Exception as error:  # protobuf's DecodeError, and what its back ends raise instead
+        raise SourceError(f"{path} is truncated or damaged", hint="copy, download or export the file again") from error
+    return model
 
 
 def place(proto: onnx.TensorProto, path: Path, needed: int) -> tuple[Path, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib.util
 import io
 import logging
@@ -23,6 +22,8 @@ from peelcli.errors import CheckFailed, ExportError
 from peelcli.export.attention import WrittenOutAttention
 from peelcli.export.inputs import Example, bound, dynamic_shapes, run
 from peelcli.export.modules import byte_size, evaluated, precisions, relative_difference
+from peelcli.garbage import no_collection
+from peelcli.onnxdata import LARGEST
 from peelcli.onnxnames import SCOPES, of_scopes
 from peelcli.onnxnodes import graphs_of, with_inner
 from peelcli.records import Check, Subject
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 BATCHES = (2, 1, 3)  # 2 first: the size that is exported (the exporter specialises a batch of 1)
-LARGEST = 2**31 - 1  # bytes in one protobuf message
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 2e-2  # twenty times the spacing of float16 at 1
 _RUNNABLE = {torch.float32, torch.float16}  # what onnxruntime has kernels for on a CPU, casts included
@@ -200,7 +200,7 @@ def _program(
     module: nn.Module, example: Example, inputs: list[str], outputs: list[str], dynamic: bool
 ) -> onnx.ModelProto:
     """One run of torch's exporter, without its chatter and its files."""
-    with _quiet(), _no_collection():
+    with _quiet(), no_collection():  # an export makes millions of objects that live on: a tenth of its time
         program = torch.onnx.export(
             evaluated(module),
             (*example.arguments, {}),  # the last dict is taken for named arguments: it must be none of ours
@@ -254,18 +254,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """An export makes millions of objects that live on; looking through them again and again takes a tenth of it."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _serialised(proto: onnx.ModelProto) -> bytes:

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from peelcli.errors import InputError, UsageError
+from peelcli.inputtext import InputSpec
 from peelcli.latency import inputs, providers
-from peelcli.latency.inputs import Given
 from peelcli.latency.reasons import reasons, work_of
 from peelcli.latency.session import Session
 from peelcli.latency.turns import CONFIDENCE, SECONDS, Progress, take_turns
@@ -67,7 +67,7 @@ def bench(
 def _under(
     paths: Sequence[Path],
     where: Conditions,
-    given: Sequence[Given],
+    given: Sequence[InputSpec],
     seconds: float,
     confidence: float,
     progress: Progress | None,

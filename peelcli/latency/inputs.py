@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from peelcli.errors import InputError
+from peelcli.inputtext import WHOLE, InputSpec, parse
 
-_TYPES = {
-    "float": np.float32, "double": np.float64, "float16": np.float16,
-    "int64": np.int64, "int32": np.int32, "int16": np.int16, "int8": np.int8,
-    "uint64": np.uint64, "uint32": np.uint32, "uint16": np.uint16, "uint8": np.uint8, "bool": np.bool_,
-}  # fmt: skip
-_GIVEN = re.compile(r"(?:(?P<name>.+?)\s*[=:]\s*)?(?P<sizes>\d+(?:\s*[,x]\s*\d+)*\s*[,x]?)", re.IGNORECASE)
-_EXAMPLE = "write it as --input 1,3,224,224, or with a name: --input ids=1x77"
+_NUMBERS = (
+    "float32",
+    "float64",
+    "float16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint64",
+    "uint32",
+    "uint16",
+    "uint8",
+    "bool",
+)
+_SYNONYMS = {"float": "float32", "double": "float64", "half": "float16", "long": "int64", "int": "int32"}
 _SMALL = 2  # whole numbers are below it: they may be positions in a table of which nothing is known
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A shape that the user gives; the name is None for the file's next input."""
-
-    name: str | None
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +44,21 @@ class Wanted:
     shape: tuple[int | str | None, ...]
 
 
-def read(texts: Sequence[str]) -> tuple[Given, ...]:
-    """Shapes as `--input` takes them.
+def read(texts: Sequence[str]) -> tuple[InputSpec, ...]:
+    """Shapes as `--input` takes them; a name may be any that a file has, up to the last `=`.
 
     Raises:
-        InputError: a text is no shape.
+        InputError: a text is no tensor.
     """
-    given = []
-    for text in texts:
-        match = _GIVEN.fullmatch(text.strip())
-        if match is None:
-            raise InputError(f"--input {text} is no shape", hint=_EXAMPLE)
-        sizes = re.split(r"[,x]", match["sizes"].strip(" ,x"), flags=re.IGNORECASE)
-        given.append(Given(match["name"], tuple(int(size) for size in sizes)))
-    return tuple(given)
+    return tuple(_tensor(text) for text in texts)
+
+
+def _tensor(text: str) -> InputSpec:
+    name, sign, shape = text.rpartition("=")
+    spec = parse(shape if sign else text)
+    if not isinstance(spec, InputSpec):
+        raise InputError(f"--input {text!r} is no shape", hint="write it as 1x3x224x224, or with a name: ids=1x77")
+    return replace(spec, name=name.strip()) if sign else spec
 
 
 def wanted_by(session: Any) -> tuple[Wanted, ...]:
@@ -68,10 +69,8 @@ def wanted_by(session: Any) -> tuple[Wanted, ...]:
     )
 
 
-def shapes(
-    wanted: Sequence[Wanted], given: Sequence[Given], batch: int | None, path: str
-) -> dict[str, tuple[int, ...]]:
-    """The shape of every input, by name.
+def specs(wanted: Sequence[Wanted], given: Sequence[InputSpec], batch: int | None, path: str) -> dict[str, InputSpec]:
+    """What every input is fed with, by name.
 
     Args:
         wanted: what the file takes.
@@ -83,10 +82,10 @@ def shapes(
         InputError: a size is open and nobody says it, or what was said does not fit.
     """
     told = _assigned(wanted, given, path)
-    return {each.name: _closed(each, told.get(each.name), batch, path) for each in wanted}
+    return {each.name: _spec(each, told.get(each.name), batch, path) for each in wanted}
 
 
-def _assigned(wanted: Sequence[Wanted], given: Sequence[Given], path: str) -> dict[str, Given]:
+def _assigned(wanted: Sequence[Wanted], given: Sequence[InputSpec], path: str) -> dict[str, InputSpec]:
     names = [each.name for each in wanted]
     told = {each.name: each for each in given if each.name is not None}
     unknown = [name for name in told if name not in names]
@@ -98,7 +97,20 @@ def _assigned(wanted: Sequence[Wanted], given: Sequence[Given], path: str) -> di
     return {**told, **dict(zip(rest, unnamed, strict=False))}
 
 
-def _closed(wanted: Wanted, given: Given | None, batch: int | None, path: str) -> tuple[int, ...]:
+def _spec(wanted: Wanted, given: InputSpec | None, batch: int | None, path: str) -> InputSpec:
+    kind = _SYNONYMS.get(wanted.kind, wanted.kind)
+    if kind not in _NUMBERS:
+        raise InputError(f"{wanted.name} of {path} is of type {kind}: only tensors of numbers can be made up")
+    shape = _closed(wanted, given, batch, path)
+    if given is None:
+        return InputSpec(shape, wanted.name, kind)
+    ranged = given.high is not None and kind in WHOLE
+    if given.dtype and not ranged and _SYNONYMS.get(given.dtype, given.dtype) != kind:
+        raise InputError(f"{wanted.name} of {path} is of type {kind}, not {given.dtype}", hint="leave the type out")
+    return replace(given, name=wanted.name, dtype=kind, shape=shape)
+
+
+def _closed(wanted: Wanted, given: InputSpec | None, batch: int | None, path: str) -> tuple[int, ...]:
     if given is not None and len(given.shape) != len(wanted.shape):
         raise InputError(
             f"{wanted.name} of {path} is {_told(wanted)}, not {'x'.join(map(str, given.shape))}",
@@ -136,22 +148,17 @@ def _filled(wanted: Wanted) -> str:
     return "x".join(str(size if isinstance(size, int) else usual) for size, usual in pairs)
 
 
-def feed(wanted: Sequence[Wanted], shapes: Mapping[str, tuple[int, ...]], path: str) -> dict[str, np.ndarray[Any, Any]]:
-    """Random arrays: normal where they are floating-point, 0 and 1 where they are whole numbers.
-
-    Raises:
-        InputError: an input is no tensor of numbers.
-    """
+def feed(specs: Mapping[str, InputSpec]) -> dict[str, np.ndarray[Any, Any]]:
+    """Random arrays: normal where they are floating-point; whole numbers in the range given, else 0 and 1."""
     source = np.random.default_rng(0)
-    made: dict[str, np.ndarray[Any, Any]] = {}
-    for each in wanted:
-        kind = _TYPES.get(each.kind)
-        if kind is None:
-            raise InputError(f"{each.name} of {path} is of type {each.kind}: only tensors of numbers can be made up")
-        if np.issubdtype(kind, np.floating):
-            made[each.name] = source.standard_normal(shapes[each.name]).astype(kind)
-        elif kind is np.bool_:
-            made[each.name] = np.ones(shapes[each.name], kind)
-        else:
-            made[each.name] = source.integers(0, _SMALL, shapes[each.name]).astype(kind)
-    return made
+    return {name: _array(spec, source) for name, spec in specs.items()}
+
+
+def _array(spec: InputSpec, source: np.random.Generator) -> np.ndarray[Any, Any]:
+    kind = np.dtype(spec.dtype)
+    if kind.kind == "f":
+        return source.standard_normal(spec.shape).astype(kind)
+    if kind.kind == "b":
+        return np.ones(spec.shape, kind)
+    low, high = (0, _SMALL) if spec.high is None else (spec.low or 0, spec.high)
+    return source.integers(low, high, spec.shape).astype(kind)

@@ -14,7 +14,7 @@ from typing import Any
 
 import onnxruntime
 
-from peelcli.latency.inputs import Given
+from peelcli.inputtext import InputSpec
 from peelcli.latency.session import Session
 from peelcli.timings import Conditions
 
@@ -100,7 +100,7 @@ class Profile:
 def profile(
     model: Path | bytes,
     conditions: Conditions,
-    given: Sequence[Given] = (),
+    given: Sequence[InputSpec] = (),
     optimised: bool = True,
     typical: Callable[[Sequence[float]], float] = median,
 ) -> Profile:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peelcli.latency.inputs import Given
+from peelcli.inputtext import InputSpec
 from peelcli.latency.profile import Node, Profile, profile
 from peelcli.latency.weights import weights_by_node
 from peelcli.timings import Conditions, Ratio
@@ -38,7 +38,7 @@ class Work:
     weights: Mapping[str, str]
 
 
-def work_of(path: Path, conditions: Conditions, given: Sequence[Given]) -> Work:
+def work_of(path: Path, conditions: Conditions, given: Sequence[InputSpec]) -> Work:
     """Look at a file under onnxruntime's profiler."""
     plain = profile(path, conditions, given, optimised=False)
     return Work(plain.macs, profile(path, conditions, given), weights_by_node(path))

@@ -10,8 +10,8 @@ from typing import Any
 import onnxruntime
 
 from peelcli.errors import InputError, SourceError
+from peelcli.inputtext import InputSpec
 from peelcli.latency import inputs, providers
-from peelcli.latency.inputs import Given
 from peelcli.timings import Conditions
 
 _QUIET = 4  # its errors come back as exceptions
@@ -26,7 +26,7 @@ class Session:
     """
 
     def __init__(
-        self, model: Path | bytes, conditions: Conditions, given: Sequence[Given] = (), name: str = "", **more: Any
+        self, model: Path | bytes, conditions: Conditions, given: Sequence[InputSpec] = (), name: str = "", **more: Any
     ) -> None:
         """Load a model, and put its inputs where the provider computes.
 
@@ -43,9 +43,9 @@ class Session:
         """
         self.name = name or (str(model) if isinstance(model, Path) else "the model")
         self._session = _load(model, self.name, conditions, more)
-        wanted = inputs.wanted_by(self._session)
-        self.shapes = inputs.shapes(wanted, given, conditions.batch, self.name)
-        self._arrays = inputs.feed(wanted, self.shapes, self.name)
+        specs = inputs.specs(inputs.wanted_by(self._session), given, conditions.batch, self.name)
+        self.shapes = {name: spec.shape for name, spec in specs.items()}
+        self._arrays = inputs.feed(specs)
         self._binding = self._bound("cpu" if conditions.provider == "cpu" else _memory(conditions.provider))
         alone = conditions.provider == "cpu" and conditions.threads == 1
         self._clock = time.thread_time if alone else time.perf_counter

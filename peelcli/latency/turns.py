@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from peelcli.garbage import no_collection
 from peelcli.latency import inputs, statistics
 from peelcli.latency.session import Session
 from peelcli.timings import Conditions, Latency, Ratio
@@ -106,7 +105,7 @@ def _turns(sessions: Sequence[Session], seconds: float, tell: Callable[[float], 
     """For each round, for each model the seconds of its calls."""
     calls = [_warmed(session) for session in sessions]
     start, number = time.perf_counter(), 0
-    with _no_collection():
+    with no_collection():
         while number < _ROUNDS[0] or (number < _ROUNDS[1] and time.perf_counter() - start < seconds):
             turns: list[list[float]] = [[] for _ in sessions]
             for k in _order(len(sessions), number):
@@ -130,15 +129,3 @@ def _warmed(session: Session) -> int:
         least = min(least, session.call())
         done += 1
     return max(2, min(_MOST_CALLS, round(_SLICE / max(least, 1e-9))))
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Python's garbage collector does not run inside."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -14,7 +14,6 @@ from peelcli import onnxdata
 from peelcli.errors import SourceError
 from peelcli.onnxnodes import MOST_NODES, graphs_of, inlined, with_inner
 
-LARGEST = 2**31 - 1  # bytes of one protobuf message
 KEPT = 4096  # entries up to which a constant keeps its values: sizes are computed from such
 _AGAIN = "copy, download or export the file again"
 _BITS: dict[int, int] = {
@@ -49,7 +48,7 @@ def read(path: Path) -> OnnxGraph:
     Raises:
         SourceError: it is damaged, too large for a protobuf, or a data file of it is missing.
     """
-    model = _parse(path)
+    model = onnxdata.parse(path)
     if not model.graph.node:
         raise SourceError(f"{path} is no ONNX model: it has no graph", hint=_AGAIN)
     data_files = _lightened(model, path)
@@ -64,18 +63,6 @@ def bytes_of(dims: tuple[int, ...], kind: int) -> int:
     """Memory of a tensor of an ONNX type; text counts nothing."""
     bits = 0 if kind == TensorProto.STRING else _BITS.get(kind, 8)
     return -(-math.prod(dims) * bits // 8)
-
-
-def _parse(path: Path) -> onnx.ModelProto:
-    size = path.stat().st_size
-    if size > LARGEST:
-        raise SourceError(f"{path} is larger than a protobuf can be ({size} bytes)", hint="is it a weights file?")
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(path.read_bytes())
-    except Exception as error:  # protobuf's DecodeError, and what its back ends raise instead
-        raise SourceError(f"{path} is truncated or damaged", hint=_AGAIN) from error
-    return model
 
 
 def _lightened(model: onnx.ModelProto, path: Path) -> set[Path]:

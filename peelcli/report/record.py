@@ -150,6 +150,35 @@ class Pace(_Read):
     layers: Count
 
 
+class Point(Distance):
+    """A look at a model in training."""
+
+    step: Count
+    epoch: float
+    loss: float | None = None
+
+
+class Training(_Read):
+    """What training did; one for each round of it."""
+
+    trained: Count
+    held: Count
+    steps: Count
+    batch: Count
+    optimizer: str
+    rate: float
+    objective: str
+    before: Distance
+    after: Distance
+    kept_step: Count
+    metric: str | None = None
+    original: float | None = None
+    curve: tuple[Point, ...] = ()
+    samples_per_second: float = 0.0
+    hardware: str = ""
+    notes: tuple[str, ...] = ()
+
+
 class Candidate(_Read):
     """An allocation that was tried."""
 
@@ -176,6 +205,7 @@ class Record(_Read):
     checks: tuple[Check, ...] = ()
     fidelity: Fidelity | None = None
     latency: Pace | None = None
+    training: tuple[Training, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     outputs: tuple[str, ...] = ()
     uncounted: tuple[str, ...] = ()
@@ -230,6 +260,7 @@ def to_run(record: Record) -> Run:
         notes=record.notes,
         fidelity=_fidelity(record.fidelity) if record.fidelity else None,
         candidates=tuple(results.Candidate(c.name, _distance(c.distance), c.chosen) for c in record.candidates),
+        tunings=tuple(map(_tuning, record.training)),
         pace=_pace(record.latency) if record.latency else None,
         sides=_sides(record) if record.layers else None,
         backbone=tuple(width for width in backbone if width is not None) if None not in backbone else (),
@@ -264,6 +295,27 @@ def _fidelity(told: Fidelity) -> results.Fidelity:
     metric = told.metric or ""
     return results.Fidelity(
         told.fitted, told.held, _distance(told.cut), repaired, metric, told.original, told.notes, told.synthetic
+    )
+
+
+def _tuning(told: Training) -> results.Tuning:
+    return results.Tuning(
+        trained=told.trained,
+        held=told.held,
+        steps=told.steps,
+        batch=told.batch,
+        optimizer=told.optimizer,
+        peak=told.rate,
+        objective=told.objective,
+        before=_distance(told.before),
+        after=_distance(told.after),
+        kept=told.kept_step,
+        metric=told.metric or "",
+        original=told.original,
+        curve=tuple(results.Point(point.step, point.epoch, point.loss, _distance(point)) for point in told.curve),
+        rate=told.samples_per_second,
+        hardware=told.hardware,
+        notes=told.notes,
     )
 
 

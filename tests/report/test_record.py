@@ -14,7 +14,9 @@ from peelcli.footprint import Footprint, LayerCost
 from peelcli.report import overview, record, schema
 from peelcli.report.document import document
 from peelcli.report.overview import Difference, Report, differences
-from tests.report.test_report import RUN
+from peelcli.timings import Conditions, Latency, Pace, Ratio, Try
+from tests.report.test_report import JUDGED, RUN
+from tests.report.test_tuning import TUNING
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -42,6 +44,19 @@ def test_a_record_comes_back_as_it_was(run):
 def test_a_bare_record_comes_back_too():
     told = as_file(document(RUN))
     assert document(record.parse(told, "run.json")) == told
+
+
+def test_latency_training_and_samples_that_were_made_up_come_back():
+    latency, ratio = Latency(0.002, 0.0019, 0.0021, 0.0018, 40), Ratio(0.48, 0.47, 0.49, 0.95, 12)
+    pace = Pace("50%", Conditions("cpu", 1), 0.5, latency, latency, (Try(0.47, ratio), Try(0.49, ratio)), 1, 7)
+    fidelity = replace(JUDGED.fidelity, synthetic=True)
+    full = replace(JUDGED, pace=pace, tunings=(TUNING,), fidelity=fidelity)
+    told = as_file(document(full))
+    valid(told, "run.schema.json")
+    again = record.parse(told, "run.json")
+    assert (again.pace, again.fidelity) == (pace, fidelity)
+    assert again.tunings[0].curve[0].step == TUNING.curve[0].step
+    assert document(again) == told
 
 
 def test_the_published_schemas_are_those_of_the_code():

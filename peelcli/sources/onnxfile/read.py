@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from peelcli.errors import SourceError
+from peelcli.onnxdata import LARGEST, parse
 from peelcli.onnxnodes import MOST_NODES, inlined, with_inner
 from peelcli.sources.onnxfile import tensors
 from peelcli.sources.sniff import cut_short
 
-LARGEST = 2**31 - 1  # bytes of one protobuf message
 _AGAIN = "export the model again, e.g. torch.onnx.export(model, example, 'model.onnx', dynamo=True)"
 _OLDEST = 7  # opset before which ops mean other things
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinear", "ConvInteger", "MatMulInteger")
@@ -59,7 +59,9 @@ def read(path: Path) -> OnnxFile:
     Raises:
         SourceError: it is damaged, contradicts itself, reaches outside of its folder, or is quantised.
     """
-    model = _parse(path)
+    model = parse(path)
+    if not all(isinstance(name, str) for name in _names(model)):  # what is no text comes as bytes
+        raise cut_short(path)
     if not model.HasField("graph") or not model.graph.node:
         raise SourceError(f"{path} is no ONNX model: it has no graph", hint=_AGAIN)
     opset = next((entry.version for entry in model.opset_import if entry.domain in _STANDARD), 0)
@@ -80,20 +82,6 @@ def read(path: Path) -> OnnxFile:
     if not inputs or not graph.output:
         raise SourceError(f"{path} has no inputs or no outputs", hint=_AGAIN)
     return OnnxFile(path, graph, weights, inputs, opset)
-
-
-def _parse(path: Path) -> onnx.ModelProto:
-    size = path.stat().st_size
-    if size > LARGEST:
-        raise SourceError(f"{path} is larger than a protobuf can be ({size} bytes)", hint="is it a weights file?")
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(path.read_bytes())
-    except Exception as error:  # protobuf's DecodeError, and what its back ends raise instead
-        raise cut_short(path) from error
-    if not all(isinstance(name, str) for name in _names(model)):  # what is no text comes as bytes
-        raise cut_short(path)
-    return model
 
 
 def _names(model: onnx.ModelProto) -> Iterator[object]:
