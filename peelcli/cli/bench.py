@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from peelcli.cli import console
-from peelcli.cli.options import Format, FormatOpt
+from peelcli.cli.flags import Group, flag, takes
+from peelcli.cli.options import FormatOpt
 
-MEASUREMENT = "Measurement"
+_MEASUREMENT = "Measurement"
 
 FilesArg = Annotated[
     list[Path],
@@ -20,61 +21,48 @@ FilesArg = Annotated[
         show_default=False,
     ),
 ]
-ProviderOpt = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        help="where onnxruntime computes: cpu, cuda, ...; repeatable",
-        rich_help_panel=MEASUREMENT,
-        show_default="cpu, and cuda where onnxruntime has it",
+WHERE: Group = {
+    "provider": flag(
+        list[str],
+        "where onnxruntime computes: cpu, cuda, ...; repeatable",
+        _MEASUREMENT,
+        "cpu, and cuda where onnxruntime has it",
+        "NAME",
     ),
-]
-ThreadsOpt = Annotated[
-    list[int] | None,
-    typer.Option(
-        metavar="N", help="threads of an operator on the CPU; repeatable", rich_help_panel=MEASUREMENT, show_default="1"
-    ),
-]
-BatchOpt = Annotated[
-    list[int] | None,
-    typer.Option(
-        metavar="N",
-        help="samples in one call; repeatable",
-        rich_help_panel=MEASUREMENT,
-        show_default="what the files say, else 1",
-    ),
-]
-ShapeOpt = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input",
+    "threads": flag(list[int], "threads of an operator on the CPU; repeatable", _MEASUREMENT, "1", "N"),
+    "batch": flag(list[int], "samples in one call; repeatable", _MEASUREMENT, "what the files say, else 1", "N"),
+    "input_": flag(
+        list[str],
+        "the shape of an input that the files leave open, e.g. 1,3,224,224 or 'ids=1x77:<30522'; repeatable",
+        _MEASUREMENT,
         metavar="[NAME=]SHAPE",
-        help="the shape of an input that the files leave open, e.g. 1,3,224,224 or ids=1x77; repeatable",
-        rich_help_panel=MEASUREMENT,
-        show_default=False,
+        name="--input",
     ),
-]
+}
 SecondsOpt = Annotated[
     float,
     typer.Option(
-        metavar="S", min=0.1, max=3600, help="how long each file is timed, without loading", rich_help_panel=MEASUREMENT
+        metavar="S",
+        min=0.1,
+        max=3600,
+        help="how long each file is timed, without loading",
+        rich_help_panel=_MEASUREMENT,
     ),
 ]
 ConfidenceOpt = Annotated[
     float,
-    typer.Option(metavar="SHARE", min=0.5, max=0.99, help="of the interval of the ratio", rich_help_panel=MEASUREMENT),
+    typer.Option(metavar="SHARE", min=0.5, max=0.99, help="of the interval of the ratio", rich_help_panel=_MEASUREMENT),
 ]
 
 
+@takes(WHERE)
 def bench(
     files: FilesArg,
-    provider: ProviderOpt = None,
-    threads: ThreadsOpt = None,
-    batch: BatchOpt = None,
-    input_: ShapeOpt = None,
+    *,
     seconds: SecondsOpt = 5.0,
     confidence: ConfidenceOpt = 0.95,
-    output_format: FormatOpt = Format.text,
+    output_format: FormatOpt = "text",
+    **flags: Any,
 ) -> None:
     """Time ONNX files in onnxruntime: in turns, warm, with an interval for the ratio, and why there is no speed-up.
 
@@ -88,9 +76,9 @@ def bench(
         def tell(done: int, total: int) -> None:
             progress("bench", done, total)
 
-        where = benches.conditions(provider or (), threads or (), batch or ())
-        found = list(benches.bench(files, where, input_ or (), seconds, confidence, tell))
-    if output_format is Format.json:
+        where = benches.conditions(*(flags[name] or () for name in ("provider", "threads", "batch")))
+        found = list(benches.bench(files, where, flags["input_"] or (), seconds, confidence, tell))
+    if output_format == "json":
         console.show_json(report.document(found))
     else:
         console.show(report.text(found))

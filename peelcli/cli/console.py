@@ -179,7 +179,8 @@ def _explain(error: BaseException) -> int:
         return _complain("the memory is not enough for this model", "give a smaller --input, or a larger machine")
     if hasattr(error, "format_message"):  # the command line itself is wrong: typer's own kinds of error
         context = getattr(error, "ctx", None)
-        return _complain(error.format_message(), f"see `{context.command_path if context else 'peel'} --help`")
+        told = error.format_message().replace(": Value error, ", ": ")  # pydantic's words, from inside typer
+        return _complain(told, f"see `{context.command_path if context else 'peel'} --help`")
     where = _save_traceback()
     summary = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return _complain(f"internal error: {summary}", f"the traceback is in {where}; please report it")

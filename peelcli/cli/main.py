@@ -12,52 +12,30 @@ import typer
 from peelcli import __version__
 from peelcli.cli import console, repeat, settings
 from peelcli.cli.bench import bench
+from peelcli.cli.flags import takes
 from peelcli.cli.options import (
-    AlignOpt,
-    AllocateOpt,
-    AllSamplesOpt,
-    CodeOpt,
+    AFTERWARDS,
+    BUDGETS,
+    CHOICE,
+    LESSONS,
+    REPAIR,
+    SAMPLES,
+    SEED,
+    SOURCE,
+    WIDTHS,
     ConfigOpt,
-    DataOpt,
-    DeviceOpt,
-    EpochsOpt,
-    FactoryOpt,
-    FinetuneOpt,
-    FlopsOpt,
     Format,
     FormatOpt,
-    IgnoreOpt,
-    ImageSizeOpt,
-    InputOpt,
-    InputsOpt,
-    LatencyOpt,
-    MeanOpt,
-    MetricOpt,
-    MinKeepOpt,
     ModelArg,
     OutOpt,
-    ParamsOpt,
     PlanArg,
     PlanOutOpt,
     PlotOpt,
-    PoolOpt,
-    RepairOpt,
-    RoundsOpt,
-    SamplesOpt,
-    ScoreOpt,
-    SeedOpt,
-    StdOpt,
-    StepsOpt,
-    TauOpt,
     TeacherOpt,
-    ThreadsOpt,
-    TracerOpt,
-    TrustOpt,
-    WeightsOpt,
 )
 from peelcli.cli.report import report
 from peelcli.cli.sweep import sweep
-from peelcli.cli.training_options import trains
+from peelcli.cli.training_options import TRAINING
 
 if TYPE_CHECKING:
     from peelcli.records import Run
@@ -87,49 +65,21 @@ def _root(
 
 
 @app.command()
-@trains
+@takes(BUDGETS, SOURCE, CHOICE, WIDTHS, SEED, SAMPLES, REPAIR, AFTERWARDS, TRAINING)
 def prune(
     model: ModelArg,
-    flops: FlopsOpt = None,
-    params: ParamsOpt = None,
-    latency: LatencyOpt = None,
-    threads: ThreadsOpt = None,
+    *,
     out: OutOpt = None,
     plot: PlotOpt = None,
-    input_: InputOpt = None,
-    inputs: InputsOpt = None,
-    factory: FactoryOpt = None,
-    weights: WeightsOpt = None,
-    code: CodeOpt = None,
-    trust: TrustOpt = None,
-    score: ScoreOpt = None,
-    allocate: AllocateOpt = None,
-    align: AlignOpt = None,
-    min_keep: MinKeepOpt = None,
-    ignore: IgnoreOpt = None,
-    pool: PoolOpt = None,
-    tau: TauOpt = None,
-    seed: SeedOpt = None,
-    tracer: TracerOpt = None,
-    data: DataOpt = None,
-    samples: SamplesOpt = None,
-    image_size: ImageSizeOpt = None,
-    mean: MeanOpt = None,
-    std: StdOpt = None,
-    metric: MetricOpt = None,
-    repair: RepairOpt = None,
-    device: DeviceOpt = None,
-    finetune: FinetuneOpt = None,
-    rounds: RoundsOpt = None,
-    output_format: FormatOpt = Format.text,
+    output_format: FormatOpt = "text",
     config: ConfigOpt = None,
-    **training: Any,
+    **flags: Any,
 ) -> None:
     """Prune MODEL to a budget, train it where that is wanted, prove the result, and write it.
 
     Example: peel prune model.pt --flops 1G --out slim.onnx
     """
-    given = _untrained(_settings(locals()), training)
+    given = _untrained(settings.merged(flags, config), flags)
     from peelcli import request  # pydantic loads here
 
     request.check(model, given, out or ())
@@ -145,44 +95,20 @@ def prune(
 
 
 @app.command()
+@takes(BUDGETS, SOURCE, CHOICE, WIDTHS, SEED, SAMPLES, REPAIR)
 def plan(
     model: ModelArg,
-    flops: FlopsOpt = None,
-    params: ParamsOpt = None,
-    latency: LatencyOpt = None,
-    threads: ThreadsOpt = None,
+    *,
     out: PlanOutOpt = Path("plan.json"),
-    input_: InputOpt = None,
-    inputs: InputsOpt = None,
-    factory: FactoryOpt = None,
-    weights: WeightsOpt = None,
-    code: CodeOpt = None,
-    trust: TrustOpt = None,
-    score: ScoreOpt = None,
-    allocate: AllocateOpt = None,
-    align: AlignOpt = None,
-    min_keep: MinKeepOpt = None,
-    ignore: IgnoreOpt = None,
-    pool: PoolOpt = None,
-    tau: TauOpt = None,
-    seed: SeedOpt = None,
-    tracer: TracerOpt = None,
-    data: DataOpt = None,
-    samples: SamplesOpt = None,
-    image_size: ImageSizeOpt = None,
-    mean: MeanOpt = None,
-    std: StdOpt = None,
-    metric: MetricOpt = None,
-    repair: RepairOpt = None,
-    device: DeviceOpt = None,
-    output_format: FormatOpt = Format.text,
+    output_format: FormatOpt = "text",
     config: ConfigOpt = None,
+    **flags: Any,
 ) -> None:
     """Decide the widths for a budget and write them as a plan; change no weights.
 
     Example: peel plan model.pt --flops 50% --out plan.json
     """
-    given = _untrained({**_settings(locals()), "finetune": None, "rounds": None}, {})
+    given = _untrained({**settings.merged(flags, config), "finetune": None, "rounds": None}, {})
     from peelcli import files, request
 
     request.check(model, given, out, files.PLAN_SUFFIXES)
@@ -194,32 +120,21 @@ def plan(
 
 
 @app.command()
+@takes(SOURCE, SAMPLES, REPAIR)
 def apply(
     model: ModelArg,
     plan: PlanArg,
+    *,
     out: OutOpt = None,
-    input_: InputOpt = None,
-    inputs: InputsOpt = None,
-    factory: FactoryOpt = None,
-    weights: WeightsOpt = None,
-    code: CodeOpt = None,
-    trust: TrustOpt = None,
-    data: DataOpt = None,
-    samples: SamplesOpt = None,
-    image_size: ImageSizeOpt = None,
-    mean: MeanOpt = None,
-    std: StdOpt = None,
-    metric: MetricOpt = None,
-    repair: RepairOpt = None,
-    device: DeviceOpt = None,
-    output_format: FormatOpt = Format.text,
+    output_format: FormatOpt = "text",
     config: ConfigOpt = None,
+    **flags: Any,
 ) -> None:
     """Carry out PLAN on the MODEL that it was made for, repair it from samples, prove the result, and write it.
 
     Example: peel apply model.pt plan.json --out slim.onnx
     """
-    given = _undecided(_settings(locals()))
+    given = settings.only(flags, config)  # how to prune, a plan has decided already
     from peelcli import plans, request
 
     request.check_outputs(model, given, out or ())
@@ -233,30 +148,15 @@ def apply(
 
 
 @app.command()
-@trains
+@takes(LESSONS, SOURCE, TRAINING, SEED)
 def finetune(
     model: ModelArg,
     teacher: TeacherOpt = None,
-    data: DataOpt = None,
-    epochs: EpochsOpt = None,
-    steps: StepsOpt = None,
+    *,
     out: OutOpt = None,
-    input_: InputOpt = None,
-    inputs: InputsOpt = None,
-    factory: FactoryOpt = None,
-    weights: WeightsOpt = None,
-    code: CodeOpt = None,
-    trust: TrustOpt = None,
-    samples: AllSamplesOpt = None,
-    image_size: ImageSizeOpt = None,
-    mean: MeanOpt = None,
-    std: StdOpt = None,
-    metric: MetricOpt = None,
-    device: DeviceOpt = None,
-    seed: SeedOpt = None,
-    output_format: FormatOpt = Format.text,
+    output_format: FormatOpt = "text",
     config: ConfigOpt = None,
-    **training: Any,
+    **flags: Any,
 ) -> None:
     """Train the slim MODEL on the answers of the original, on labels, or on a loss of your own, and write it.
 
@@ -264,7 +164,7 @@ def finetune(
 
     Example: peel finetune slim.safetensors --teacher model.pt --data crops/ --epochs 5 --out tuned.onnx
     """
-    given = _trainable(_settings(locals()))
+    given = settings.only(flags, config)  # a settings file may say how to prune; a slim model is pruned
     from peelcli import request
 
     request.check_lessons(model, given, out or ())
@@ -277,32 +177,25 @@ def finetune(
 
 
 @app.command()
+@takes(SOURCE, WIDTHS)
 def inspect(
     model: ModelArg,
-    input_: InputOpt = None,
-    inputs: InputsOpt = None,
-    factory: FactoryOpt = None,
-    weights: WeightsOpt = None,
-    code: CodeOpt = None,
-    trust: TrustOpt = None,
-    align: AlignOpt = None,
-    min_keep: MinKeepOpt = None,
-    ignore: IgnoreOpt = None,
-    tracer: TracerOpt = None,
-    output_format: FormatOpt = Format.text,
+    *,
+    output_format: FormatOpt = "text",
     config: ConfigOpt = None,
+    **flags: Any,
 ) -> None:
     """List the groups of coupled channels: what they cost, what is locked and why, the least that can be reached.
 
     Example: peel inspect torchvision:resnet50 --align 8
     """
-    given = _settings(locals())
+    given = settings.merged(flags, config)
     from peelcli import pipeline
     from peelcli.report import inspection
 
     with console.working() as progress:
         found = pipeline.inspect(model, progress=progress, **given)
-    if output_format is Format.json:
+    if output_format == "json":
         console.show_json(inspection.document(found))
     else:
         console.show(inspection.table(found))
@@ -313,16 +206,6 @@ app.command()(bench)
 app.command()(sweep)
 
 
-_NO_SETTINGS = {"model", "plan", "teacher", "out", "plot", "output_format", "config", "training"}
-
-
-def _settings(flags: dict[str, Any]) -> dict[str, Any]:
-    """The settings among a command's arguments, over those of the settings file."""
-    flags = {**flags, **flags.get("training", {})}
-    named = {name.rstrip("_"): value for name, value in flags.items() if name not in _NO_SETTINGS}
-    return settings.merged(named, flags["config"])
-
-
 def _untrained(given: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
     """A settings file may say how to train; that matters where pruning is followed by training, or flags ask for it."""
     from peelcli.regimen import Training
@@ -331,23 +214,6 @@ def _untrained(given: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
         return given
     unread = [name for name in Training.model_fields if flags.get(name) is None]
     return {name: value for name, value in given.items() if name not in unread}
-
-
-def _undecided(given: dict[str, Any]) -> dict[str, Any]:
-    """A settings file may say how to prune; a plan has decided that already."""
-    from peelcli.config import Calibration, Source
-
-    left = {*Source.model_fields, *Calibration.model_fields}
-    return {name: value for name, value in given.items() if name in left}
-
-
-def _trainable(given: dict[str, Any]) -> dict[str, Any]:
-    """A settings file may say how to prune; a slim model is pruned."""
-    from peelcli.config import Calibration, Source
-    from peelcli.regimen import Training
-
-    left = {*Source.model_fields, *Calibration.model_fields, *Training.model_fields, "seed"} - {"repair"}
-    return {name: value for name, value in given.items() if name in left}
 
 
 def _check_plots(plots: Sequence[Path], out: Sequence[Path]) -> None:
@@ -373,7 +239,7 @@ def _draw(run: Run, plots: Sequence[Path]) -> None:
 def _show_run(run: Run, output_format: Format) -> None:
     if not console.is_main():
         return
-    if output_format is Format.json:
+    if output_format == "json":
         from peelcli.report.document import document
 
         console.show_json(document(run))

@@ -1,55 +1,28 @@
-"""The flags, each once. Their defaults are None, so that a settings file can speak where a flag is silent."""
+"""What commands share: arguments, groups of flags that are settings, and flags of the output."""
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from peelcli.cli.flags import Group, flag
 from peelcli.scoring.table import SCORERS
 
-MODEL = "Model"
-BUDGET = "Budget"
-HOW = "How to prune"
-CALIBRATION = "Calibration"
+_MODEL = "Model"
+_BUDGET = "Budget"
+_HOW = "How to prune"
+_CALIBRATION = "Calibration"
 OUTPUT = "Output"
-
 
 _SCORES = "; ".join(f"{name}: {info.summary.rstrip('.')}" for name, info in SCORERS.items())
 
 
-class Format(str, Enum):
-    """What is printed on stdout."""
-
-    text = "text"
-    json = "json"
-
-
-class Tracer(str, Enum):
-    """What finds the groups."""
-
-    auto = "auto"
-    labels = "labels"
-    depgraph = "depgraph"
-
-
-class Repair(str, Enum):
-    """Whether what is left makes up for what was cut."""
-
-    auto = "auto"
-    none = "none"
-
-
-class Allocate(str, Enum):
-    """How widths are chosen."""
-
-    auto = "auto"
-    peel = "peel"
-    uniform = "uniform"
-    greedy = "greedy"
-
+Format = Literal["text", "json"]
+Tracer = Literal["auto", "labels", "depgraph"]
+Repair = Literal["auto", "none"]
+Allocate = Literal["auto", "peel", "uniform", "greedy"]
 
 ModelArg = Annotated[
     str,
@@ -61,227 +34,138 @@ ModelArg = Annotated[
 ]
 PlanArg = Annotated[Path, typer.Argument(metavar="PLAN", help="a file that `peel plan` wrote", show_default=False)]
 
-InputOpt = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input",
-        metavar="[NAME=]SHAPE",
-        help="an input, e.g. 1,3,224,224, 'ids=1x77:int64:<30522', scale=0.5 or batch.image=1x3x64x64; repeatable; "
+SOURCE: Group = {
+    "input_": flag(
+        list[str],
+        "an input, e.g. 1,3,224,224, 'ids=1x77:int64:<30522', scale=0.5 or batch.image=1x3x64x64; repeatable; "
         "guessed where none is given",
-        rich_help_panel=MODEL,
-        show_default=False,
+        _MODEL,
+        metavar="[NAME=]SHAPE",
+        name="--input",
     ),
-]
-InputsOpt = Annotated[
-    str | None,
-    typer.Option(
+    "inputs": flag(
+        str,
+        "returns example inputs: a tensor, a tuple, or a dict of named arguments",
+        _MODEL,
         metavar="FILE.py:FUNCTION",
-        help="returns example inputs: a tensor, a tuple, or a dict of named arguments",
-        rich_help_panel=MODEL,
     ),
-]
-FactoryOpt = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE.py:FUNCTION", help="builds the module that a checkpoint belongs to", rich_help_panel=MODEL
+    "factory": flag(str, "builds the module that a checkpoint belongs to", _MODEL, metavar="FILE.py:FUNCTION"),
+    "weights": flag(str, "checkpoint for a model given by name", _MODEL, metavar="FILE"),
+    "code": flag(str, "Python file with the classes of a pickled module", _MODEL, metavar="FILE.py"),
+    "trust": flag(
+        bool,
+        "unpickle even what would run code: only for files of your own",
+        _MODEL,
+        "--no-trust",
+        name="--trust/--no-trust",
     ),
-]
-WeightsOpt = Annotated[
-    str | None, typer.Option(metavar="FILE", help="checkpoint for a model given by name", rich_help_panel=MODEL)
-]
-CodeOpt = Annotated[
-    str | None,
-    typer.Option(metavar="FILE.py", help="Python file with the classes of a pickled module", rich_help_panel=MODEL),
-]
-TrustOpt = Annotated[
-    bool | None,
-    typer.Option(
-        "--trust/--no-trust",
-        help="unpickle even what would run code: only for files of your own",
-        rich_help_panel=MODEL,
-        show_default="--no-trust",
-    ),
-]
+}
 
-FlopsOpt = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N|P%",
-        help="most multiply-adds for one sample, e.g. 1G or 50%; a multiply-add is 1",
-        rich_help_panel=BUDGET,
-        show_default=False,
+BUDGETS: Group = {
+    "flops": flag(
+        str, "most multiply-adds for one sample, e.g. 1G or 50%; a multiply-add is 1", _BUDGET, metavar="N|P%"
     ),
-]
-ParamsOpt = Annotated[
-    str | None,
-    typer.Option(metavar="N|P%", help="most parameters, e.g. 5M or 50%", rich_help_panel=BUDGET, show_default=False),
-]
-LatencyOpt = Annotated[
-    str | None,
-    typer.Option(
+    "params": flag(str, "most parameters, e.g. 5M or 50%", _BUDGET, metavar="N|P%"),
+    "latency": flag(
+        str,
+        "most time of one call in this machine's onnxruntime, e.g. 5ms or 50%; measured on the result",
+        _BUDGET,
         metavar="TIME|P%",
-        help="most time of one call in this machine's onnxruntime, e.g. 5ms or 50%; measured on the result",
-        rich_help_panel=BUDGET,
-        show_default=False,
     ),
-]
-ThreadsOpt = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", help="CPU threads that --latency is measured with", rich_help_panel=BUDGET, show_default="1"
-    ),
-]
+    "threads": flag(int, "CPU threads that --latency is measured with", _BUDGET, "1", "N"),
+}
 
-ScoreOpt = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="how informative channels and layers are. " + _SCORES,
-        rich_help_panel=HOW,
-        show_default="auto",
+CHOICE: Group = {
+    "score": flag(str, "how informative channels and layers are. " + _SCORES, _HOW, "auto", "NAME"),
+    "allocate": flag(
+        Allocate,
+        "auto: several are tried where samples are given, else peel; uniform and greedy are controls",
+        _HOW,
+        "auto",
     ),
-]
-AllocateOpt = Annotated[
-    Allocate | None,
-    typer.Option(
-        help="auto: several are tried where samples are given, else peel; uniform and greedy are controls",
-        rich_help_panel=HOW,
-        show_default="auto",
+    "pool": flag(
+        float,
+        "share of the budget that is handed out by score; the rest is the even backbone",
+        _HOW,
+        "0.5",
+        "SHARE",
     ),
-]
-AlignOpt = Annotated[
-    str | None,
-    typer.Option(
-        metavar="auto|N",
-        help="widths in multiples of N; auto: 16, less in narrow groups",
-        rich_help_panel=HOW,
-        show_default="auto",
-    ),
-]
-MinKeepOpt = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SHARE", help="least share of a group's channels that stays", rich_help_panel=HOW, show_default="0.1"
-    ),
-]
-IgnoreOpt = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="GLOB",
-        help="layers whose width must not change, e.g. 'layer4.*'; repeatable",
-        rich_help_panel=HOW,
-        show_default=False,
-    ),
-]
-PoolOpt = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SHARE",
-        help="share of the budget that is handed out by score; the rest is the even backbone",
-        rich_help_panel=HOW,
-        show_default="0.5",
-    ),
-]
-TauOpt = Annotated[
-    float | None,
-    typer.Option(
-        metavar="POWER",
-        help="how strongly the score decides; 0 hands the pool out evenly",
-        rich_help_panel=HOW,
-        show_default="1",
-    ),
-]
-SeedOpt = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="seed of everything random", rich_help_panel=HOW, show_default="0"),
-]
+    "tau": flag(float, "how strongly the score decides; 0 hands the pool out evenly", _HOW, "1", "POWER"),
+}
 
-TracerOpt = Annotated[
-    Tracer | None,
-    typer.Option(
-        help="what finds the groups: peel's own pass on labels, or torch-pruning's dependency graph",
-        rich_help_panel=HOW,
-        show_default="auto: labels, or depgraph where that fails",
-    ),
-]
+SEED: Group = {"seed": flag(int, "seed of everything random", _HOW, "0", "N")}
 
-DataOpt = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PATH|FILE.py:FUNCTION|synthetic",
-        help="calibration samples: a folder of images, .npy/.npz/.pt/.safetensors, or a function that yields them; "
+WIDTHS: Group = {
+    "align": flag(str, "widths in multiples of N; auto: 16, less in narrow groups", _HOW, "auto", "auto|N"),
+    "min_keep": flag(float, "least share of a group's channels that stays", _HOW, "0.1", "SHARE"),
+    "ignore": flag(list[str], "layers whose width must not change, e.g. 'layer4.*'; repeatable", _HOW, metavar="GLOB"),
+    "tracer": flag(
+        Tracer,
+        "what finds the groups: peel's own pass on labels, or torch-pruning's dependency graph",
+        _HOW,
+        "auto: labels, or depgraph where that fails",
+    ),
+}
+
+SAMPLES: Group = {
+    "data": flag(
+        str,
+        "calibration samples: a folder of images, .npy/.npz/.pt/.safetensors, or a function that yields them; "
         '"synthetic" for none: random patterns, for models with BatchNorm',
-        rich_help_panel=CALIBRATION,
-        show_default=False,
+        _CALIBRATION,
+        metavar="PATH|FILE.py:FUNCTION|synthetic",
     ),
-]
-SamplesOpt = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", help="how many samples are used at most", rich_help_panel=CALIBRATION, show_default="256"
+    "samples": flag(int, "how many samples are used at most", _CALIBRATION, "256", "N"),
+    "image_size": flag(int, "height and width that images are brought to", _CALIBRATION, "what the model takes", "N"),
+    "mean": flag(
+        str,
+        "mean of each channel, taken off images in 0..1, e.g. 0.485,0.456,0.406",
+        _CALIBRATION,
+        "what the model's config says, or ImageNet's",
+        "N,N,N",
     ),
-]
-AllSamplesOpt = Annotated[
-    int | None,
-    typer.Option(
-        "--samples",
-        metavar="N",
-        help="how many samples are used at most",
-        rich_help_panel=CALIBRATION,
-        show_default="all",
+    "std": flag(
+        str,
+        "deviation of each channel, by which images are divided then, e.g. 0.229,0.224,0.225",
+        _CALIBRATION,
+        "what the model's config says, or ImageNet's",
+        "N,N,N",
     ),
-]
-ImageSizeOpt = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="height and width that images are brought to",
-        rich_help_panel=CALIBRATION,
-        show_default="what the model takes",
-    ),
-]
-MeanOpt = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N,N,N",
-        help="mean of each channel, taken off images in 0..1, e.g. 0.485,0.456,0.406",
-        rich_help_panel=CALIBRATION,
-        show_default="what the model's config says, or ImageNet's",
-    ),
-]
-StdOpt = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N,N,N",
-        help="deviation of each channel, by which images are divided then, e.g. 0.229,0.224,0.225",
-        rich_help_panel=CALIBRATION,
-        show_default="what the model's config says, or ImageNet's",
-    ),
-]
-MetricOpt = Annotated[
-    str | None,
-    typer.Option(
+    "metric": flag(
+        str,
+        "judges the model on the samples: given outputs and targets, it returns a number, more is better",
+        _CALIBRATION,
         metavar="FILE.py:FUNCTION",
-        help="judges the model on the samples: given outputs and targets, it returns a number, more is better",
-        rich_help_panel=CALIBRATION,
-        show_default=False,
     ),
-]
-RepairOpt = Annotated[
-    Repair | None,
-    typer.Option(
-        help="auto: make up for what was cut, from the samples", rich_help_panel=CALIBRATION, show_default="auto"
+    "device": flag(str, "where scores and repair are computed, e.g. cuda", _CALIBRATION, "cpu", "NAME"),
+}
+
+REPAIR: Group = {
+    "repair": flag(Repair, "auto: make up for what was cut, from the samples", _CALIBRATION, "auto"),
+}
+
+AFTERWARDS: Group = {
+    "finetune": flag(
+        str,
+        "train the slim model on the original's answers afterwards, e.g. 5epochs",
+        _CALIBRATION,
+        metavar="Nepochs|Nsteps",
     ),
-]
-DeviceOpt = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="where scores and repair are computed, e.g. cuda",
-        rich_help_panel=CALIBRATION,
-        show_default="cpu",
+    "rounds": flag(
+        int,
+        "reach the budget in N rounds of pruning and training, which share the training among them",
+        _CALIBRATION,
+        "1",
+        "N",
     ),
-]
+}
+
+LESSONS: Group = {
+    "epochs": flag(float, "train until all samples were seen so often", metavar="N"),
+    "steps": flag(int, "train on so many batches, instead of --epochs", metavar="N"),
+    **SAMPLES,
+    "samples": flag(int, "how many samples are used at most", _CALIBRATION, "all", "N"),
+}
 
 TeacherOpt = Annotated[
     str | None,
@@ -289,37 +173,10 @@ TeacherOpt = Annotated[
         "--teacher",
         metavar="MODEL",
         help="the original, whose answers are learned: a file or a name, as for peel prune",
-        rich_help_panel=MODEL,
+        rich_help_panel=_MODEL,
         show_default=False,
     ),
 ]
-EpochsOpt = Annotated[
-    float | None,
-    typer.Option(metavar="N", help="train until all samples were seen so often", show_default=False),
-]
-StepsOpt = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="train on so many batches, instead of --epochs", show_default=False),
-]
-FinetuneOpt = Annotated[
-    str | None,
-    typer.Option(
-        metavar="Nepochs|Nsteps",
-        help="train the slim model on the original's answers afterwards, e.g. 5epochs",
-        rich_help_panel=CALIBRATION,
-        show_default=False,
-    ),
-]
-RoundsOpt = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="reach the budget in N rounds of pruning and training, which share the training among them",
-        rich_help_panel=CALIBRATION,
-        show_default="1",
-    ),
-]
-
 OutOpt = Annotated[
     list[Path] | None,
     typer.Option(

@@ -5,33 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from peelcli.cli import console, settings
-from peelcli.cli.options import OUTPUT, CodeOpt, ConfigOpt, FactoryOpt, InputOpt, InputsOpt, TrustOpt, WeightsOpt
+from peelcli.cli.flags import Group, flag, takes
+from peelcli.cli.options import OUTPUT, SOURCE, ConfigOpt
 from peelcli.errors import CHECK_FAILED, DONE, UsageError
 
 if TYPE_CHECKING:
     from peelcli.report.overview import Report
 
-GATE = "Gate: exit code 1 where one does not hold"
 
-
-class ReportFormat(str, Enum):
-    """What is printed on stdout."""
-
-    text = "text"
-    json = "json"
-    markdown = "markdown"
-    html = "html"
-    junit = "junit"
-    github = "github"
-    gitlab = "gitlab"
-
+ReportFormat = Literal["text", "json", "markdown", "html", "junit", "github", "gitlab"]
 
 ModelsArg = Annotated[
     list[str],
@@ -45,23 +33,21 @@ ModelsArg = Annotated[
 
 
 def _bound(metavar: str, help_: str) -> Any:
-    return typer.Option(metavar=metavar, help=help_, rich_help_panel=GATE, show_default=False)
+    return flag(list[str], help_, "Gate: exit code 1 where one does not hold", metavar=metavar)
 
 
-Flops = Annotated[list[str] | None, _bound("N|P%", "most multiply-adds for one sample, e.g. 1G; a multiply-add is 1")]
-Params = Annotated[list[str] | None, _bound("N|P%", "most parameters, e.g. 5M")]
-Size = Annotated[list[str] | None, _bound("BYTES|P%", "largest file, e.g. 10MB or 9.5MiB, data files included")]
-Latency = Annotated[
-    list[str] | None,
-    _bound("TIME|P%", "longest inference, e.g. 5ms; measured in onnxruntime, on one thread of this CPU"),
-]
-Agreement = Annotated[list[str] | None, _bound("SHARE", "least top-1 agreement with the original, e.g. 0.95 or 95%")]
-Drop = Annotated[
-    list[str] | None,
-    _bound("METRIC=N", "how far a metric may fall, e.g. accuracy=0.5 (percentage points) or miou=1.5; repeatable"),
-]
-Against = Annotated[list[str] | None, _bound("FILE", "report, record or model that the last must not fall behind")]
-Regress = Annotated[list[str] | None, _bound("P%", "how much worse it may be than --against, e.g. 1%; 0% if not given")]
+BOUNDS: Group = {
+    "max_flops": _bound("N|P%", "most multiply-adds for one sample, e.g. 1G; a multiply-add is 1"),
+    "max_params": _bound("N|P%", "most parameters, e.g. 5M"),
+    "max_size": _bound("BYTES|P%", "largest file, e.g. 10MB or 9.5MiB, data files included"),
+    "max_latency": _bound("TIME|P%", "longest inference, e.g. 5ms; measured in onnxruntime, on one thread of this CPU"),
+    "min_agreement": _bound("SHARE", "least top-1 agreement with the original, e.g. 0.95 or 95%"),
+    "max_drop": _bound(
+        "METRIC=N", "how far a metric may fall, e.g. accuracy=0.5 (percentage points) or miou=1.5; repeatable"
+    ),
+    "against": _bound("FILE", "report, record or model that the last must not fall behind"),
+    "max_regress": _bound("P%", "how much worse it may be than --against, e.g. 1%; 0% if not given"),
+}
 LayersOpt = Annotated[
     int,
     typer.Option(metavar="N", min=0, help="layers in the table; 0 for all", rich_help_panel=OUTPUT),
@@ -92,47 +78,34 @@ ReportOutOpt = Annotated[
 ]
 
 
+@takes(BOUNDS, SOURCE)
 def report(
     models: ModelsArg,
-    max_flops: Flops = None,
-    max_params: Params = None,
-    max_size: Size = None,
-    max_latency: Latency = None,
-    min_agreement: Agreement = None,
-    max_drop: Drop = None,
-    against: Against = None,
-    max_regress: Regress = None,
-    input_: InputOpt = None,
-    inputs: InputsOpt = None,
-    factory: FactoryOpt = None,
-    weights: WeightsOpt = None,
-    code: CodeOpt = None,
-    trust: TrustOpt = None,
+    *,
     layers: LayersOpt = 12,
     diff: DiffOpt = False,
     out: ReportOutOpt = None,
     output_format: ReportFormatOpt = None,
     config: ConfigOpt = None,
+    **flags: Any,
 ) -> int:
     """Tell what models cost, compare them, and pass or fail by stated bounds.
 
     Example: peel report before.onnx after.onnx --max-flops 1G
     """
-    flags = locals()
     from peelcli import files, gate, reporting
     from peelcli.report.formats import SUFFIXES
     from peelcli.report.hosts import problems
 
     files.check_targets(out or (), suffixes=SUFFIXES)
     bounds = gate.check_settings(_bounds(flags, config))
-    source = {name.rstrip("_"): flags[name] for name in ("input_", "inputs", "factory", "weights", "code", "trust")}
+    source = {name: flags[name] for name in SOURCE}
     with console.working():
         found = replace(reporting.report(models, bounds, settings.only(source, config)), rows=layers)
-    wanted = output_format.value if output_format else None
-    taken = _write(found, out or (), wanted)
+    taken = _write(found, out or (), output_format)
     with console.listening():  # the exit code is the gate's, also where nobody reads to the end
-        if wanted not in taken:
-            _show(found, wanted or "text", diff)
+        if output_format not in taken:
+            _show(found, output_format or "text", diff)
     for bound, told in problems(found):
         console.tell(f"violated: {bound}: {told}")
     return DONE if found.ok else CHECK_FAILED
@@ -175,12 +148,9 @@ def _append(path: Path, text: str) -> None:
         raise files.write_error(error, path) from error
 
 
-_BOUNDS = ("max_flops", "max_params", "max_size", "max_latency", "min_agreement", "max_drop", "against", "max_regress")
-
-
 def _bounds(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
     """The flags over the settings file's table."""
-    given = {name: _once(name, flags[name]) for name in _BOUNDS if flags[name]}
+    given = {name: _once(name, flags[name]) for name in BOUNDS if flags[name]}
     return {**settings.table("report", config), **given}
 
 

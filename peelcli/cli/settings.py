@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +22,20 @@ def merged(flags: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
     """The settings of the file with the given flags laid over them.
 
     Args:
-        flags: by setting name; None and empty lists count as not given.
+        flags: by setting name, or that and an underscore; None and empty lists count as not given.
         config: the file, or None to look in the current folder.
 
     Raises:
         UsageError: the file can't be read.
     """
-    given = {name: _plain(value) for name, value in flags.items() if value is not None and value != []}
+    given = {name.rstrip("_"): value for name, value in flags.items() if value is not None and value != []}
     return {**_from_file(config), **given}
 
 
 def only(flags: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
     """The same, of the file's settings only those that the command has flags for."""
-    return {name: value for name, value in merged(flags, config).items() if name in flags}
+    own = {name.rstrip("_") for name in flags}
+    return {name: value for name, value in merged(flags, config).items() if name in own}
 
 
 def table(name: str, config: Path | None) -> dict[str, Any]:
@@ -52,10 +52,6 @@ def table(name: str, config: Path | None) -> dict[str, Any]:
         if values.setdefault(key.replace("-", "_"), value) != value:
             raise UsageError(f"{key} stands twice in [{name}], with - and with _", hint="keep one of them")
     return values
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, Enum) else value
 
 
 def _from_file(config: Path | None) -> dict[str, Any]:

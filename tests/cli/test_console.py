@@ -6,6 +6,7 @@ import io
 
 import pytest
 from rich.console import Console
+from typer import BadParameter
 
 from peelcli.cli import console, main, settings
 
@@ -48,16 +49,20 @@ def test_settings_files_know_samples(tmp_path):
     }  # fmt: skip
 
 
-def test_what_a_plan_has_decided_is_left_out():
-    given = {
-        "data": "images",
-        "repair": "none",
-        "code": "net.py",
-        "score": "taylor",
-        "flops": "50%",
-        "allocate": "peel",
-    }
-    assert main._undecided(given) == {"data": "images", "repair": "none", "code": "net.py"}
+def test_what_a_command_has_no_flag_for_is_left_out(tmp_path):
+    file = tmp_path / "peel.toml"
+    file.write_text('data = "images"\nrepair = "none"\nscore = "taylor"\nflops = "50%"\n')
+    flags = {"data": None, "repair": "auto", "code": None, "input_": ["1x3"]}
+    assert settings.only(flags, file) == {"data": "images", "repair": "auto", "input": ["1x3"]}
+
+
+def test_a_value_that_is_none_of_the_choices_is_told_in_one_line(capsys):
+    assert (
+        console._explain(BadParameter("Value error, 'foo' is not one of 'auto', 'none'.", param_hint="--repair")) == 2
+    )
+    message, hint = capsys.readouterr().err.splitlines()
+    assert message == "peel: Invalid value for --repair: 'foo' is not one of 'auto', 'none'."
+    assert hint == "hint: see `peel --help`"
 
 
 @pytest.mark.parametrize(
