@@ -86,11 +86,11 @@ def sweep(
     if flags["flops"] or flags["params"]:  # a flag's curve replaces that of the settings file
         given |= {name: flags[name] for name in POINTS}
     from peelcli import files
-    from peelcli.report import curve
+    from peelcli.report import canvas, curve
 
     files.check_targets(plot or (), None, curve.SUFFIXES)
-    if plot:
-        curve.require()
+    for path in plot or ():
+        canvas.require(path.suffix)
     from peelcli.report import sweep as report
     from peelcli.sweeps import run  # torch loads here
 
@@ -99,7 +99,7 @@ def sweep(
         found = run.sweep(model, ways=ways, progress=progress, **given)
     for path in plot or ():
         with files.staged([path]) as (temporary,):
-            files.write_bytes(temporary, curve.draw(found, path.suffix.lower().removeprefix(".")))
+            files.write_bytes(temporary, curve.picture(found, path.suffix))
     if output_format == "json":
         console.show_json(report.document(found))
     else:

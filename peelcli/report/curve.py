@@ -1,18 +1,19 @@
-"""The curve of a sweep as a picture; matplotlib is loaded when one is drawn."""
+"""The curve of a sweep as a picture."""
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peelcli.errors import UsageError
 from peelcli.points import Point, Sweep
+from peelcli.report import canvas
 from peelcli.report.sweep import ratio_of
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SUFFIXES = (".svg", ".png")
-_DPI = 150
 _LABELS = {
     "agreement": "top-1 agreement with the original, %",
     "metric": "{}",
@@ -20,22 +21,12 @@ _LABELS = {
 }
 
 
-def require() -> None:
-    """Refuse early where matplotlib is missing.
-
-    Raises:
-        UsageError: with the command that installs it.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("--plot needs matplotlib", hint="pip install 'peelcli[plot]'")
-
-
-def draw(sweep: Sweep, kind: str) -> bytes:
+def picture(sweep: Sweep, suffix: str) -> bytes:
     """Cost against what is left, and against latency where it was measured; one panel for each.
 
     Args:
         sweep: with fidelity or latency at some point.
-        kind: svg or png.
+        suffix: .svg or .png.
 
     Returns:
         The picture's file; the same for the same sweep, byte for byte.
@@ -49,17 +40,13 @@ def draw(sweep: Sweep, kind: str) -> bytes:
         raise UsageError(
             "there is no curve to draw: neither fidelity nor latency is known", hint="give --data or --bench"
         )
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
 
-    with mpl.rc_context({"svg.hashsalt": "peel", "svg.fonttype": "none", "font.size": 10}):
-        figure = Figure(figsize=(5.5 * len(curves), 4.0), layout="constrained")
+    def fill(figure: Figure) -> None:
         for axes, (label, points) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
             _panel(axes, sweep, label, points)
-        figure.suptitle(f"{sweep.model.name}: {len(sweep.points)} budgets")
-        stream = io.BytesIO()
-        figure.savefig(stream, format=kind, dpi=_DPI, metadata={"Date": None} if kind == "svg" else None)
-    return stream.getvalue()
+        figure.suptitle(f"{sweep.model.name}: {len(sweep.points)} budgets", fontsize=10)
+
+    return canvas.draw((5.5 * len(curves), 4.0), fill, suffix.lower())
 
 
 _Curve = tuple[str, list[tuple[float, float, int | None]]]  # label; cost in %, value, position of the point

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
 
-from peelcli.errors import ExportError
 from peelcli.records import Cut, Run
+from peelcli.report import canvas
 from peelcli.report.escaping import xml
 from peelcli.report.text import headline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SUFFIXES = (".svg", ".png")
 _WIDTH, _NAMES, _FIGURES, _ROW, _TOP = 900, 300, 130, 22, 76  # of the picture, in pixels
@@ -19,7 +21,6 @@ _PAPER, _INK, _QUIET = "#ffffff", "#1c2430", "#566070"
 _COLOURS = {
     "backbone": "#2462a6", "from the pool": "#d9731a", "kept": "#2462a6", "removed": "#c2cbd8", "locked": "#7b8797",
 }  # fmt: skip
-_DPI = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,7 @@ def require(suffix: str) -> None:
         ExportError: with the command that installs it.
     """
     if suffix.lower() == ".png":
-        try:
-            import matplotlib  # noqa: F401
-        except ImportError:
-            raise ExportError(
-                "drawing .png needs matplotlib", hint="pip install 'peelcli[plot]', or name the picture with .svg"
-            ) from None
+        canvas.require(".png", ", or name the picture with .svg")
 
 
 def svg(run: Run) -> str:
@@ -85,9 +81,9 @@ def svg(run: Run) -> str:
 
 
 def _drawn(run: Run, found: list[Row]) -> Iterator[str]:
-    yield f"<title>{escape(xml(_title(run)))}</title>"
+    yield f"<title>{escape(xml(headline(run)))}</title>"
     yield f'<rect width="100%" height="100%" fill="{_PAPER}"/>'
-    yield _text(16, 28, _title(run), _INK, size=15)
+    yield _text(16, 28, headline(run), _INK, size=15)
     x = 16.0
     for kind in _kinds(found):
         yield f'<rect x="{x}" y="45" width="12" height="12" fill="{_COLOURS[kind]}"/>'
@@ -112,39 +108,30 @@ def _text(x: float, y: float, text: str, colour: str, anchor: str = "start", siz
 
 def png(run: Run) -> bytes:
     """The picture as PNG, by matplotlib."""
-    require(".png")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no window, whatever the user's settings
-    from matplotlib.figure import Figure
+    found = rows(run)
+    size = (_WIDTH / 100, (_TOP + _ROW * len(found) + 12) / 100)
+    return canvas.draw(size, lambda figure: _fill(figure, run, found), ".png")
+
+
+def _fill(figure: Figure, run: Run, found: list[Row]) -> None:
     from matplotlib.patches import Patch
 
-    found = rows(run)
-    figure = Figure(figsize=(_WIDTH / 100, (_TOP + _ROW * len(found) + 12) / 100), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for number, row in enumerate(found):
         for kind, start, end in row.parts:
             axes.barh(number, end - start, left=start, height=0.7, color=_COLOURS[kind])
-        axes.text(1.01, number, row.told, va="center", fontsize=8, color=_QUIET, parse_math=False)
-    axes.set_yticks(range(len(found)), [_cut(row.name) for row in found], fontsize=8, parse_math=False)
+        axes.text(1.01, number, row.told, va="center", fontsize=8, color=_QUIET)
+    axes.set_yticks(range(len(found)), [_cut(row.name) for row in found], fontsize=8)
     axes.set(xlim=(0, 1.15), ylim=(len(found) - 0.5, -0.5), xticks=[])
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     handles = [Patch(color=_COLOURS[kind], label=kind) for kind in _kinds(found)]
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles) or 1, frameon=False, fontsize=8)
-    figure.suptitle(_title(run), fontsize=9, x=0.02, ha="left", parse_math=False)
-    data = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a letter that the font does not have is drawn as a box
-        figure.savefig(data, format="png", metadata={"Software": None})
-    return data.getvalue()
+    figure.suptitle(headline(run), fontsize=9, x=0.02, ha="left")
 
 
 def _kinds(found: list[Row]) -> list[str]:
     return list(dict.fromkeys(kind for row in found for kind, _, _ in row.parts))
-
-
-def _title(run: Run) -> str:
-    return headline(run)
 
 
 def _cut(name: str, most: int = 40) -> str:

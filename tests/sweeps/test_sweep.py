@@ -140,8 +140,8 @@ def test_points_are_timed_beside_the_original_and_drawn(model, tmp_path, monkeyp
     assert [timed.ratio is None for timed in bench.files] == [True, False]
     document = json.loads(json.dumps(report.document(found)))
     assert document["points"][0]["latency"]["rounds"] >= 9
-    assert curve.draw(found, "svg") == curve.draw(found, "svg")
-    assert curve.draw(found, "png").startswith(b"\x89PNG")
+    assert curve.picture(found, ".svg") == curve.picture(found, ".svg")
+    assert curve.picture(found, ".PNG").startswith(b"\x89PNG")
     assert sweep(model, tmp_path / "out", "50%").found == 1
 
 
@@ -155,7 +155,7 @@ def test_a_worker_that_can_not_load_the_model_says_why(model, tmp_path):
 
 def test_nothing_to_draw(model, tmp_path):
     with pytest.raises(UsageError, match="no curve to draw"):
-        curve.draw(sweep(model, tmp_path / "out", "50%"), "svg")
+        curve.picture(sweep(model, tmp_path / "out", "50%"), ".svg")
 
 
 def test_a_killed_run_goes_on_where_it_stopped(model, tmp_path, peel_environment):
