@@ -298,10 +298,11 @@ def carry_out(subject: Subject, plan: Plan, clock: Clock, *, proven: bool = Fals
 
 def failure(settled: Settled) -> CheckFailed:
     """The first check that did not hold, as an error."""
-    return CheckFailed(
-        f"{_told(settled.failed[0])}; nothing was written",
-        hint="lock layers with --ignore, see them with `peel inspect`, and report the model",
-    )
+    first = settled.failed[0]
+    hint = "lock layers with --ignore, see them with `peel inspect`, and report the model"
+    if first.name == "latency":
+        hint = "try again when the machine is less busy, or allow more with --latency"
+    return CheckFailed(f"{_told(first)}; nothing was written", hint=hint)
 
 
 def _told(check: Check) -> str:

@@ -191,8 +191,3 @@ def _missing(path: str, missing: list[Global], code: ModuleType | None) -> Sourc
         f"{path} needs classes that are not here: {names}",
         hint="bring them with --code FILE.py, the file that defines them",
     )
-
-
-def is_torch_default(found: Scan) -> bool:
-    """Whether a pickle needs nothing but tensors and plain containers."""
-    return not found.odd and all(str(wanted) in _get_allowed_globals() for wanted in found.imports)

@@ -160,9 +160,18 @@ def test_what_can_not_be_reached_is_refused(net, monkeypatch):
 
 def test_a_failed_budget_writes_nothing(net, monkeypatch, tmp_path):
     scripted(monkeypatch, 0.7, 0.66, 0.63)
-    with pytest.raises(CheckFailed, match=r"latency is 0\.63, allowed is 0\.6"):
+    with pytest.raises(CheckFailed, match=r"latency is 0\.63, allowed is 0\.6") as caught:
         pipeline.prune(net, INPUT, latency="60%", out=tmp_path / "slim.onnx")
+    assert "--latency" in caught.value.hint
     assert not (tmp_path / "slim.onnx").exists()
+
+
+def test_training_after_a_budget_of_latency(net, monkeypatch):
+    scripted(monkeypatch, 0.58)
+    data = torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    run = pipeline.prune(net, INPUT, latency="60%", data=data, finetune="2steps", batch=8).run
+    assert (run.pace.kept, run.tunings[0].steps) == (0, 2)
+    assert [check.ok for check in run.checks if check.name == "latency"] == [True]
 
 
 def test_a_real_run_from_the_command(run_peel, tmp_path, net):
