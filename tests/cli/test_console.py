@@ -8,7 +8,9 @@ import pytest
 from rich.console import Console
 from typer import BadParameter
 
-from peelcli.cli import console, main, settings
+from peelcli.cli import console, main, options, settings, training_options
+from peelcli.config import Budget, Options, Source
+from peelcli.regimen import Training
 
 
 def drawn(renderable):
@@ -79,3 +81,17 @@ def test_flags_for_samples(command, flags):
 
     found = getattr(main, command).__annotations__
     assert set(found) & set(Calibration.model_fields) == flags
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups"),
+    [
+        (Source, [options.SOURCE]),
+        (Budget, [options.BUDGETS]),
+        (Options, [options.CHOICE, options.WIDTHS, options.SEED]),
+        (Training, [training_options.TRAINING, {"epochs": None, "steps": None}]),
+    ],
+)
+def test_every_setting_has_a_flag(kind, groups):
+    fields = kind.model_fields
+    assert {name.rstrip("_") for group in groups for name in group} == set(fields)

@@ -38,5 +38,4 @@ def test_values_that_make_no_sense(settings, said):
 def test_every_setting_has_a_name_and_a_flag():
     check_names(dict.fromkeys(Calibration.model_fields))
     assert set(Calibration.model_fields) <= set(Settings.__annotations__)
-    for name in Calibration.model_fields:
-        assert hasattr(options, "".join(part.title() for part in name.split("_")) + "Opt")
+    assert {*options.SAMPLES, *options.REPAIR} == set(Calibration.model_fields)
