@@ -6,11 +6,13 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.support.station import Station
 
 ROOT = Path(__file__).resolve().parent.parent
 OPERATORS = ROOT / "tests" / "support" / "torchvision_ops"
@@ -31,6 +33,7 @@ if "torchvision" not in sys.modules:
 settings.register_profile("peel", deadline=None, derandomize=True)  # noisy machines: no test asserts a time
 settings.load_profile("peel")
 
+PATIENCE = 300.0  # seconds, for a command on a busy machine
 RunPeel = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -47,27 +50,37 @@ def peel_environment() -> dict[str, str]:
     }
 
 
+@pytest.fixture(scope="session")
+def station(tmp_path_factory: pytest.TempPathFactory, peel_environment: dict[str, str]) -> Iterator[Station]:
+    """Runs commands without the seconds that imports take."""
+    with Station(tmp_path_factory.mktemp("station"), peel_environment) as found:
+        yield found
+
+
 @pytest.fixture
-def run_peel(tmp_path: Path, peel_environment: dict[str, str]) -> RunPeel:
+def run_peel(tmp_path: Path, station: Station, peel_environment: dict[str, str]) -> RunPeel:
     """Run the real command: `run_peel("prune", "model.pt", cwd=folder)` -> CompletedProcess with text streams.
 
-    cwd is the test's own tmp_path unless another is given; extra environment variables go into env.
+    cwd is the test's own tmp_path unless another is given; env is added to the environment. The process is forked from
+    one that has imported all, unless a fresh one is asked for.
     """
 
     def run(
-        *arguments: str | Path,
-        cwd: Path | None = None,
-        env: dict[str, str] | None = None,
-        timeout: float = 300,
+        *arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None, fresh: bool = False
     ) -> subprocess.CompletedProcess[str]:
+        argv, folder = [str(argument) for argument in arguments], cwd or tmp_path
+        if not fresh:
+            ran = station.run(argv, folder, env, seconds=PATIENCE)
+            assert ran.code is not None, f"peel {' '.join(argv)} did not end"
+            return subprocess.CompletedProcess(argv, ran.code, ran.stdout, ran.stderr)
         return subprocess.run(
-            [sys.executable, "-m", "peelcli", *map(str, arguments)],
-            cwd=cwd or tmp_path,
+            [sys.executable, "-m", "peelcli", *argv],
+            cwd=folder,
             env={**peel_environment, **(env or {})},
             capture_output=True,
             text=True,
             encoding="utf-8",
-            timeout=timeout,
+            timeout=PATIENCE,
         )
 
     return run

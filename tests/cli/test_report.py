@@ -143,7 +143,9 @@ def test_a_pipe_that_closes_early_does_not_open_the_gate(folder, peel_environmen
 @pytest.mark.parametrize("flags", [(), ("--output-format", "json")])
 def test_a_terminal_that_speaks_ascii(folder, run_peel, flags):
     shutil.copy(folder / "slim.onnx", folder / "größe.onnx")
-    done = run_peel("report", "größe.onnx", *BOUNDS, *flags, env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
+    done = run_peel(
+        "report", "größe.onnx", *BOUNDS, *flags, env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}, fresh=True
+    )
     assert done.returncode == 0, done.stderr
     assert "700" in done.stdout
 
