@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,9 @@ def _run_file(path: Path, name: str) -> None:
 
 if "torchvision" not in sys.modules:
     _run_file(OPERATORS / "sitecustomize.py", "torchvision_ops")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in its background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("peel", deadline=None, derandomize=True)  # noisy machines: no test asserts a time
 settings.load_profile("peel")

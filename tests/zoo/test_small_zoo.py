@@ -104,6 +104,7 @@ def test_every_name_of_the_zoo_has_a_family_and_a_kind():
     assert zoo_models.chosen(["*resnet18"], ["torchvision"]) == ["torchvision/resnet18"]
 
 
+@pytest.mark.slow
 def test_the_script_goes_on_where_it_stopped_and_writes_the_page(tmp_path, peel_environment):
     def run(*arguments: str) -> str:
         command = [sys.executable, zoo_judge.__file__.replace("zoo_judge", "zoo"), "--results", "rows.jsonl"]
