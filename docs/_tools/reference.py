@@ -127,7 +127,8 @@ def _cell(text: str | None) -> str:
 
 
 def _code(text: str) -> str:
-    return f"`{text}`".replace("|", "\\|") if text else ""
+    """Code in a table's cell; GitHub and MkDocs don't agree on how a bar in backticks is written."""
+    return f"<code>{text.replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`" if text else ""
 
 
 def json_page() -> str:

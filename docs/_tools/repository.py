@@ -15,7 +15,7 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("CHANGELOG.md", "CONTRIBUTING.md")  # outside docs/ and in the navigation
+PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "README.md")  # outside docs/ and in the navigation
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#])")
 CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 
@@ -29,7 +29,7 @@ def on_files(files: Any, config: Any) -> Any:
         if path in seen or not (ROOT / path).is_file():
             continue
         seen.add(path)
-        uri = path.removeprefix("docs/")
+        uri = _on_site(path)
         if files.get_file_from_path(uri) is None:
             files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
         if path.endswith(".md"):
@@ -49,11 +49,10 @@ def targets(markdown: str, path: str) -> list[str]:
 
 def rewritten(markdown: str, path: str) -> str:
     """The text of the page at `path` in the repository, with links that work when docs/ is the root."""
-    here = posixpath.dirname(path.removeprefix("docs/"))
+    here = posixpath.dirname(_on_site(path))
 
     def link(match: re.Match[str]) -> str:
-        there = _resolved(match[1], path).removeprefix("docs/")
-        return posixpath.relpath(there, here or ".")
+        return posixpath.relpath(_on_site(_resolved(match[1], path)), here or ".")
 
     return LINK.sub(link, markdown)
 
@@ -64,6 +63,13 @@ def _resolved(link: str, path: str) -> str:
     return readme if (ROOT / readme).is_file() else target
 
 
+def _on_site(path: str) -> str:
+    """Where a file of the repository is on the site; a README.md at the root would take the place of index.md."""
+    return "readme.md" if path == "README.md" else path.removeprefix("docs/")
+
+
 def _in_repository(uri: str) -> str:
-    """Where a page of the site lies in the repository."""
+    """Where a page of the site is in the repository."""
+    if uri == "readme.md":
+        return "README.md"
     return f"docs/{uri}" if (ROOT / "docs" / uri).is_file() else uri
