@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from typer.models import ArgumentInfo, OptionInfo
 from typer.utils import get_params_from_function
@@ -98,8 +98,10 @@ def _option(parameter: Any) -> str:
 
 
 def _takes(annotation: Any) -> str:
-    """The choices of an enumeration; nothing for a switch, which takes no value."""
+    """The choices, where there are some; nothing for a switch, which takes no value."""
     for kind in (annotation, *get_args(annotation)):
+        if get_origin(kind) is Literal:
+            return "|".join(map(str, get_args(kind)))
         if isinstance(kind, type) and issubclass(kind, Enum):
             return "|".join(str(choice.value) for choice in kind)
     kinds = {annotation, *get_args(annotation)}

@@ -41,6 +41,13 @@ def test_the_reference_has_every_flag(run_peel):
     assert {flag for flag in flags if flag not in told} == set()
 
 
+def test_every_flag_says_what_it_takes():
+    rows = re.findall(r"^\| `(--[^`]+)` \| (.*?) \|", (DOCS / "cli.md").read_text("utf-8"), re.MULTILINE)
+    assert len(rows) > 100
+    switches = {"--bench", "--diff"}  # without an opposite
+    assert {flag for flag, takes in rows if not takes and "/--no-" not in flag} == switches
+
+
 def test_the_picture_of_the_stages_is_the_one_that_the_script_draws():
     drawn = runpy.run_path(str(TOOLS / "pictures.py"))["stages"]()
     assert (DOCS / "pictures" / "stages.svg").read_text("utf-8") == drawn, "run `make reference`"
