@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mkdocs.structure.files import File
+from mkdocs.structure.files import File, InclusionLevel
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "README.md")  # outside docs/ and in the navigation
@@ -31,7 +31,8 @@ def on_files(files: Any, config: Any) -> Any:
         seen.add(path)
         uri = _on_site(path)
         if files.get_file_from_path(uri) is None:
-            files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
+            level = InclusionLevel.UNDEFINED if path in PAGES else InclusionLevel.NOT_IN_NAV
+            files.append(File.generated(config, uri, abs_src_path=str(ROOT / path), inclusion=level))
         if path.endswith(".md"):
             waiting += targets(ROOT.joinpath(path).read_text("utf-8"), path)
     return files
