@@ -8,7 +8,7 @@ BIN := .venv/bin
 # One thread a worker: two workers on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help venv lint types layers format check test test-slow demo zoo accuracy schemas clean
+.PHONY: help venv lint types layers format check test test-slow demo docs reference zoo accuracy schemas clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -44,6 +44,13 @@ format: venv  ## mend style and format in place
 
 demo: venv  ## prune an ImageNet-trained EfficientNet-Lite0 and leave slim.onnx
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
+
+docs: venv  ## build the pages of docs/ into site/, with all links checked; any warning fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
+
+reference: venv schemas  ## write what docs/ has from the code: commands, JSON, modules, the picture of the stages
+	$(BIN)/python docs/_tools/reference.py
+	$(BIN)/python docs/_tools/pictures.py
 
 zoo: venv  ## peel and plain torch-pruning on every architecture of the zoo; hours, goes on where it stopped
 	$(BIN)/python examples/benchmarks/zoo.py --jobs $(WORKERS)

@@ -150,6 +150,14 @@ def _read_align(value: Any) -> Any:
 Align = Annotated[int | Literal["auto"], BeforeValidator(_read_align)]
 
 
+def _read_texts(value: Any) -> Any:
+    """One text is a list of one, in TOML and Python as on the command line."""
+    return (value,) if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_read_texts)]
+
+
 class Options(BaseModel):
     """How a plan is made. The seed and these settings decide the plan byte for byte."""
 
@@ -160,7 +168,7 @@ class Options(BaseModel):
     )
     align: Align = Field("auto", description="widths in multiples of N; auto: 16, less in narrow groups")
     min_keep: float = Field(0.1, gt=0, le=1, description="least share of a group's channels that stays")
-    ignore: tuple[str, ...] = Field((), description="glob patterns of layers whose width must not change")
+    ignore: Texts = Field((), description="glob patterns of layers whose width must not change")
     pool: float = Field(0.5, gt=0, lt=1, description="share of the budget that is reallocated by score")
     tau: float = Field(1.0, ge=0, description="how strongly the score decides: share = score^tau / sum")
     seed: int = Field(0, ge=0, description="seed of everything random")
@@ -171,7 +179,7 @@ class Source(BaseModel):
     """Where a model comes from, and which input it takes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    input: tuple[str, ...] = Field((), description="an input, e.g. 1,3,224,224 or ids=1x77:int64:<30522; repeatable")
+    input: Texts = Field((), description="an input, e.g. 1,3,224,224 or ids=1x77:int64:<30522; repeatable")
     inputs: str | None = Field(None, description="function that returns example inputs: file.py:function")
     weights: str | None = Field(None, description="checkpoint for a model that was given by name or by factory")
     factory: str | None = Field(None, description="what builds the module: file.py:function or pkg.module:function")

@@ -1,4 +1,4 @@
-"""The frozen records that travel between the stages (docs/architecture in DESIGN's picture).
+"""The frozen records that travel between the stages (the picture is in docs/architecture.md).
 
 Names, ints and tuples; only Subject holds tensors. Nothing here imports torch at run time.
 """

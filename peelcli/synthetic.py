@@ -1,4 +1,4 @@
-"""Samples for who has none: random patterns, and the model as it would have seen them in training."""
+"""Samples where there is no data: random patterns, and the model as it would have seen them in training."""
 
 from __future__ import annotations
 

@@ -127,6 +127,11 @@ def test_each_model_picks_its_own_settings():
     assert config.pick(Source, settings) == Source(input=("1,3,224,224",))
 
 
+def test_one_text_is_a_list_of_one():
+    assert config.pick(Source, {"input": "1,3,224,224"}).input == ("1,3,224,224",)
+    assert config.pick(Options, {"ignore": "layer4.*"}).ignore == ("layer4.*",)
+
+
 def test_calibration_without_data():
     made = Calibration()
     assert (made.data, made.samples, made.repair, made.device) == (None, 256, "auto", "cpu")

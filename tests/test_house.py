@@ -81,6 +81,13 @@ def test_importing_the_package_loads_neither_torch_nor_pydantic():
     assert done.stdout.split() == [peelcli.__version__, "set()"]
 
 
+def test_a_command_loads_no_package_that_only_some_runs_need():
+    heavy = {"torch_pruning", "timm", "torchvision", "transformers", "accelerate", "matplotlib"}
+    program = f"import peelcli.pipeline, sys; print(sorted(set({sorted(heavy)}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_python_api_is_the_pipeline():
     pipeline = importlib.import_module("peelcli.pipeline")
     for name in set(peelcli.__all__) - {"__version__"}:

@@ -28,7 +28,8 @@ ModelArg = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="a pickled module, a checkpoint with --factory, or a name such as timm:resnet50, torchvision:..., hf:...",
+        help="a file: a pickled module, .pt2, TorchScript or .onnx, or a checkpoint with --factory; or a name such as "
+        "timm:resnet50, torchvision:..., hf:...",
         show_default=False,
     ),
 ]

@@ -80,4 +80,4 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UsageError(f"there is no settings file {path}", hint="check the path after --config") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path} can't be read as TOML: {error}", hint="see docs/settings in the README") from None
+        raise UsageError(f"{path} can't be read as TOML: {error}", hint="the README shows one") from None

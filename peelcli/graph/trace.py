@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from peelcli.errors import PeelError, TraceError
-from peelcli.graph import components, depgraph
 from peelcli.graph.count import Charges, record_ops, thop_by_layer
 from peelcli.graph.labels.costs import CostMaker
 from peelcli.graph.labels.groups import GroupMaker
@@ -54,6 +53,8 @@ def trace(subject: Subject, legality: Legality, ignore: Sequence[str] = (), trac
                 raise TraceError(f"the label pass failed: {type(error).__name__}: {error}") from error
             fallback = f"traced by torch-pruning: the label pass failed ({type(error).__name__}: {error})"[:300]
     if tracer == "depgraph" or fallback:
+        from peelcli.graph import components, depgraph  # torch-pruning takes seconds to load, and is seldom wanted
+
         found = rehearsal.perform(subject.module, depgraph.find_components)
         layers = rehearsal.copy(subject.module)
         groups, model, notes = components.groups_and_cost(found, layers, legality, ignore, log, charges)

@@ -1,6 +1,6 @@
-"""Every example and every shell command of the README, through the real command, in a folder of its own.
+"""Every example, and the blocks of README and tutorial, through the real command, each page in an empty folder.
 
-A fenced bash block after the comment `<!-- run -->` is run; the blocks of one page run in order in one folder.
+A fenced bash or Python block after the comment `<!-- run -->` is run; the blocks of one page run in order.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-RUNNABLE = re.compile(r"<!-- run -->\n```bash\n(.*?)```", re.DOTALL)
+RUNNABLE = re.compile(r"<!-- run -->\n```(bash|python)\n(.*?)```", re.DOTALL)
+NOT_RUN = re.compile(r"(?<!<!-- run -->\n)```(?:bash|python)\n(.*?)```", re.DOTALL)
+INDENTED = re.compile(r"(?<=\n\n)(?: {4}\S.*\n)+")
 TRANSCRIPT = re.compile(r"<!-- transcript -->\n```text\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"<!-- examples/python_api/five_lines.py -->\n```python\n(.*?)```", re.DOTALL)
 ROUND_OFF = ("masked_equivalence", "onnx_parity", "ONNX file", "slim.onnx (")  # these differ between machines
@@ -64,10 +67,10 @@ def save_small_model(path: Path) -> None:
 
 
 def blocks(page: Path) -> str:
-    """All commands of a page that are meant to be run."""
+    """All commands of a page that are meant to be run, as one script for bash."""
     found = RUNNABLE.findall(page.read_text("utf-8"))
     assert found, f"{page} marks no block with <!-- run -->"
-    return "\n".join(found)
+    return "\n".join(body if language == "bash" else f"python - <<'PYTHON'\n{body}PYTHON" for language, body in found)
 
 
 def squeezed(text: str) -> list[str]:
@@ -75,11 +78,36 @@ def squeezed(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines() if set(line) - set(" ─")]
 
 
-def test_the_commands_of_the_readme(shell, tmp_path):
-    save_small_model(tmp_path / "model.pt")
+def test_a_new_user_comes_from_the_readme_to_a_gate(shell, tmp_path):
+    """From an empty folder by copy and paste: a pickle of the user's own class, slim.onnx, a gate in CI."""
     shell(blocks(ROOT / "README.md"))
     left = {path.name for path in tmp_path.iterdir()}
-    assert {"slim.onnx", "slim.pt", "slim.safetensors", "slim.plan.json", "plan.json"} <= left
+    assert {"slim.onnx", "slim.pt", "slim.safetensors", "slim.plan.json", "plan.json", "tuned.onnx"} <= left
+    steps = yaml.safe_load((tmp_path / ".github/workflows/gate.yml").read_text("utf-8"))["jobs"]["gate"]["steps"]
+    gate = steps[-1]["run"]
+    assert shell(gate).stdout.startswith("::notice file=slim.onnx,")
+    assert "::error" in shell(gate.replace("30M", "1M"), expect=1).stdout
+
+
+def test_the_tutorial(shell, tmp_path):
+    done = shell(blocks(ROOT / "docs" / "tutorial.md"))
+    right = {name: float(share) for name, share in re.findall(r"(\w+)\.onnx: ([\d.]+)% of 1,000", done.stdout)}
+    assert right["blind"] < 40 < 90 < right["slim"]
+    assert right["tiny"] > 88
+    assert re.search(r"MACs +2\.10 M +[\d.]+ k +6\.5 %", done.stdout), "the least that can be reached"
+    assert {"report.html", "whole.onnx", "run.json"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_what_is_shown_is_run():
+    """Blocks that no test runs are these: they install, run the tests, need several GPUs, or measure this machine."""
+    for name, exceptions in {
+        "README.md": ["make demo", "pip install", "peel prune model.pt --latency 50% --out slim.onnx"],
+        "docs/tutorial.md": ["pip install mlxtend"],
+    }.items():
+        text = (ROOT / name).read_text("utf-8")
+        shown = [*NOT_RUN.findall(PYTHON.sub("", text)), *INDENTED.findall(RUNNABLE.sub("", text))]
+        assert len(shown) == len(exceptions), shown
+        assert all(start in block for start, block in zip(exceptions, shown, strict=True))
 
 
 def test_the_demo_and_its_transcript(shell, tmp_path):

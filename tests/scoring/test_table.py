@@ -18,7 +18,7 @@ from peelcli.scoring import table
 from peelcli.scoring.base import Material
 from peelcli.scoring.table import SCORERS, check_name, read_table, score
 
-GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "howto" / "add-a-scorer.md"
 
 
 def test_the_table_lists_every_scorer_with_a_line():
