@@ -8,7 +8,7 @@ BIN := .venv/bin
 # One thread a worker: two workers on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help venv lint types layers format check test test-slow demo docs reference zoo accuracy schemas clean
+.PHONY: help venv lint types layers format check test test-slow faults audit demo docs reference zoo accuracy schemas clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -37,6 +37,13 @@ test: check  ## everything that CI runs
 
 test-slow: venv  ## the tests that take minutes or large models
 	$(PYTEST) -m slow
+
+faults: venv  ## bad input of every kind to every command: minutes; FAULT_SEED=7 makes other files
+	$(PYTEST) -m faults tests/faults
+
+audit: venv  ## ask for known vulnerabilities of the tested versions; needs the network
+	$(BIN)/python -m pip install --quiet 'pip-audit>=2.9'
+	$(BIN)/pip-audit --strict --skip-editable --progress-spinner off
 
 format: venv  ## mend style and format in place
 	$(BIN)/ruff check --fix .

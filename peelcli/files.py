@@ -19,8 +19,15 @@ PLAN_SUFFIXES = (".json",)
 CHECKPOINT = "checkpoint.pt"  # of a training run that is not over
 GENERATED = "# Written by peel"  # how a Python file starts that may be replaced
 
+_written: dict[Path, None] = {}  # what this process has put under its final name, for who has to tell of an interrupt
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def written() -> tuple[Path, ...]:
+    """Files that are complete under their final name since this process started, in order."""
+    return tuple(_written)
 
 
 def plan_beside(path: Path) -> Path:
@@ -142,6 +149,7 @@ def staged(targets: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
         yield temporaries
         try:
             _rename_all(temporaries, finals)
+            _written.update(dict.fromkeys(targets))
         except OSError as error:
             raise write_error(error, Path(error.filename2 or error.filename or finals[0])) from error
     finally:

@@ -77,7 +77,7 @@ def _drops(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): amount for name, amount in value.items()}
     drops: dict[str, float] = {}
-    for entry in [value] if isinstance(value, str) else value:
+    for entry in value if isinstance(value, (list, tuple)) else [value]:
         name, sign, amount = str(entry).partition("=")
         try:
             number = float(amount)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -35,6 +36,10 @@ _WORD = re.compile(r"[^\W\d][\w./-]*")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE)
 _CONSTANTS = {"None": None, "none": None, "True": True, "true": True, "False": False, "false": False}
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
+_LONGEST = 4000  # characters of one input
+_MOST = 2**32  # numbers in one tensor; more is a typo, and would only exhaust the memory
+_SHOWN = 80  # characters of it in a message
+_FARTHEST = 2**63  # values of integers lie below it
 _EXAMPLE = "write it as 1,3,224,224 or name=1x77:int64, the batch first"
 
 
@@ -124,6 +129,15 @@ def parse(text: str) -> Spec:
     Raises:
         InputError: the text is no input.
     """
+    try:
+        if len(text) > _LONGEST:
+            raise _no_input(text)
+        return _parsed(text)
+    except RecursionError:
+        raise _no_input(text) from None
+
+
+def _parsed(text: str) -> Spec:
     spec = _tensor(text, text)
     if spec is not None:
         return spec
@@ -216,6 +230,8 @@ def _tensor(text: str, whole: str) -> InputSpec | None:
     shape = tuple(int(size) for size in re.findall(r"\d+", found["shape"]))
     if 0 in shape:
         raise InputError(f"--input {whole!r} has a size of zero", hint=_EXAMPLE)
+    if math.prod(shape) > _MOST:
+        raise InputError(f"--input {_short(whole)} is larger than {_MOST} numbers", hint=_EXAMPLE)
     dtype = found["dtype"]
     if dtype is not None and dtype not in DTYPES:
         near = difflib.get_close_matches(dtype, DTYPES) or ["int64", "float32"]
@@ -225,8 +241,9 @@ def _tensor(text: str, whole: str) -> InputSpec | None:
     low, high = _range(found["values"])
     if dtype in FRACTIONAL:
         raise InputError(f"--input {whole!r}: a range of values is for integers", hint="leave it out, or add :int64")
-    if low >= high:
-        raise InputError(f"--input {whole!r}: the range of values is empty", hint="write e.g. <100 or 0..99")
+    if low >= high or low < -_FARTHEST or high > _FARTHEST:
+        problem = "is empty" if low >= high else "is wider than int64"
+        raise InputError(f"--input {_short(whole)}: the range of values {problem}", hint="write e.g. <100 or 0..99")
     return InputSpec(shape, None, dtype or "int64", low, high)
 
 
@@ -238,4 +255,8 @@ def _range(text: str) -> tuple[int, int]:
 
 
 def _no_input(text: str) -> InputError:
-    return InputError(f"--input {text!r} is no shape", hint=_EXAMPLE)
+    return InputError(f"--input {_short(text)} is no shape", hint=_EXAMPLE)
+
+
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."

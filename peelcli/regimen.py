@@ -14,6 +14,7 @@ def _read_ways(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
+MOST_WORKERS = 256  # processes; more would only bring the machine to its knees
 Share = Annotated[float, Field(ge=0, le=1)]
 Ways = Annotated[tuple[Literal["flip", "shift", "crop"], ...], BeforeValidator(_read_ways)]
 
@@ -44,7 +45,9 @@ class Training(BaseModel):
     batchnorm: Literal["batch", "sync", "frozen"] = Field(
         "batch", description="statistics in training: of each process's batch, of all together, or as they are"
     )
-    workers: int | None = Field(None, ge=0, description="processes that read samples; none for samples in memory")
+    workers: int | None = Field(
+        None, ge=0, le=MOST_WORKERS, description="processes that read samples; none for samples in memory"
+    )
     evaluate_every: int | None = Field(None, ge=1, description="steps between looks at held-out samples; an epoch")
     save_every: int = Field(100, ge=1, description="steps between checkpoints")
     checkpoints: Path | None = Field(None, description="folder for checkpoints and metrics.jsonl")

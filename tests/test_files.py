@@ -264,3 +264,12 @@ def test_an_existing_file_that_is_read_only_is_refused(tmp_path, monkeypatch):
 def test_a_folder_that_only_looks_writable_is_refused():
     with pytest.raises(UsageError, match=r"slim.onnx"):  # root may write everywhere, says os.access
         files.check_targets([Path("/proc/slim.onnx")])
+
+
+def test_what_was_written_is_known(tmp_path):
+    """Who is interrupted afterwards can say so."""
+    with pytest.raises(ValueError, match="made up"), files.staged([tmp_path / "no.pt"]):
+        raise ValueError("made up")
+    files.write_text_atomically(tmp_path / "yes.json", "{}\n")
+    assert tmp_path / "yes.json" in files.written()
+    assert tmp_path / "no.pt" not in files.written()

@@ -135,3 +135,9 @@ def test_bounds_that_make_no_sense(settings, says):
 def test_no_bounds_are_none():
     assert not check_settings({})
     assert check_settings({"max_drop": {"accuracy": 1}})
+
+
+@pytest.mark.parametrize("value", [3, True, [1], 0.5])
+def test_a_drop_of_another_type_is_refused(value):
+    with pytest.raises(UsageError, match=r"accuracy=0\.5"):
+        check_settings({"max_drop": value})

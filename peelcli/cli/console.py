@@ -19,7 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from peelcli import files
+from peelcli.cli import memory
 from peelcli.errors import BAD_INPUT, DONE, PeelError
+from peelcli.report import escaping
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,6 +50,9 @@ _NO_TERMINAL_WIDTH = 100
 _TYPER_SAW_CTRL_C = 130
 _BAR_CELLS = 30
 _LOG_SECONDS = 10.0
+_AGAIN_SECONDS = 0.01
+_NAMED = 3  # files in a message
+_SHOWN = 120  # characters of a path in a message
 
 
 def show(renderable: RenderableType) -> None:
@@ -86,7 +92,7 @@ def _deafen() -> None:
 
 def tell(line: str) -> None:
     """Print one line on stderr."""
-    sys.stderr.write(f"peel: {' '.join(line.split())}\n")
+    sys.stderr.write(f"peel: {_in_one_line(line)}\n")
 
 
 @contextlib.contextmanager
@@ -98,6 +104,7 @@ def working() -> Iterator[Progress]:
     """
     from rich.console import Console
 
+    memory.check()
     stderr = Console(stderr=True)
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")  # libraries warn about themselves; what concerns the user is in the notes
@@ -151,14 +158,16 @@ def _line(stage: str, done: int, total: int, text: str = "") -> RenderableType:
 
 def run(command: Callable[[], int | None]) -> NoReturn:
     """Run a command and end the process with the right exit code: one line and a hint, never a traceback."""
+    _open_streams()
     interrupts: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, partial(_interrupt, interrupts))
+    sys.unraisablehook = _unraisable
     try:
         code = command() or DONE
         sys.stdout.flush()
         if code == _TYPER_SAW_CTRL_C:
-            code = _complain("interrupted; nothing was written", "")
+            code = _interrupted()
     except BrokenPipeError:  # the reader of stdout went away, e.g. `| head`
         _deafen()
         code = DONE
@@ -168,36 +177,78 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
+def _open_streams() -> None:
+    """Streams that the caller closed lead nowhere, so that no file that is opened later takes their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
+
+
 def _explain(error: BaseException) -> int:
     """Say what went wrong and return the exit code."""
+    if memory.is_wanting(error):
+        return _complain("the memory is not enough for this", memory.LESS)
     if isinstance(error, PeelError):
         _complain(error.message, error.hint)
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return _complain("interrupted; nothing was written", "")
-    if isinstance(error, MemoryError):
-        return _complain("the memory is not enough for this model", "give a smaller --input, or a larger machine")
+        return _interrupted()
     if hasattr(error, "format_message"):  # the command line itself is wrong: typer's own kinds of error
         context = getattr(error, "ctx", None)
         told = error.format_message().replace(": Value error, ", ": ")  # pydantic's words, from inside typer
         return _complain(told, f"see `{context.command_path if context else 'peel'} --help`")
+    if isinstance(error, OSError):  # the machine's: a name that is too long, a disk that is full, a link in a circle
+        _deafen()  # what is left to print would fail again
+        return _complain(_of_system(error), "check the path, the free space and the permissions")
     where = _save_traceback()
     summary = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return _complain(f"internal error: {summary}", f"the traceback is in {where}; please report it")
 
 
+def _of_system(error: OSError) -> str:
+    name = str(error.filename or "")
+    shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+    return f"{shown or 'the result'} can't be {'used' if name else 'written'}: {(error.strerror or str(error)).lower()}"
+
+
 def _complain(message: str, hint: str) -> int:
     speaker = "peel" if is_main() else f"peel, process {os.environ['RANK']}"
-    sys.stderr.write(f"{speaker}: {' '.join(message.split())}\n")
+    sys.stderr.write(f"{speaker}: {_in_one_line(message)}\n")
     if hint and is_main():
-        sys.stderr.write(f"hint: {' '.join(hint.split())}\n")
+        sys.stderr.write(f"hint: {_in_one_line(hint)}\n")
     return BAD_INPUT
+
+
+def _in_one_line(text: str) -> str:
+    """Text that may hold names out of files, without what a terminal would obey."""
+    return escaping.visible(" ".join(text.split()))
 
 
 def _interrupt(interrupts: list[int], number: int, _frame: FrameType | None) -> NoReturn:
     """SIGTERM ends a run as Ctrl-C does, so that temporaries are removed."""
     interrupts.append(number)
     raise KeyboardInterrupt
+
+
+def _unraisable(failure: sys.UnraisableHookArgs) -> None:
+    """An interrupt that fell into a finaliser, where Python drops what is raised, comes again a little later."""
+    if failure.exc_type is KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+    else:
+        sys.__unraisablehook__(failure)
+
+
+def _interrupted() -> int:
+    """Say what there is of the outputs: each is whole or absent."""
+    done = [path.name for path in files.written()]
+    if not done:
+        return _complain("interrupted; nothing was written", "")
+    more = f" and {len(done) - _NAMED} more" if len(done) > _NAMED else ""
+    return _complain(f"interrupted; written before: {', '.join(done[:_NAMED])}{more}", "")
 
 
 def _save_traceback() -> Path:

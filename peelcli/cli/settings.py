@@ -70,7 +70,8 @@ def _whole(config: Path | None) -> dict[str, Any]:
 
 
 def _own(document: dict[str, Any]) -> dict[str, Any]:
-    own = document.get("tool", {}).get("peel", {})
+    tools = document.get("tool")
+    own = tools.get("peel") if isinstance(tools, dict) else None
     return own if isinstance(own, dict) else {}
 
 
@@ -79,5 +80,5 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UsageError(f"there is no settings file {path}", hint="check the path after --config") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # numbers of any length, brackets of any depth
         raise UsageError(f"{path} can't be read as TOML: {error}", hint="the README shows one") from None

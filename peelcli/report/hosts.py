@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 
 from peelcli.report.comparison import headline
+from peelcli.report.escaping import visible
 from peelcli.report.overview import Report, gaps
 
 _DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
@@ -51,4 +52,5 @@ def _problems(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _command(kind: str, path: str, title: str, told: str) -> str:
+    path, title, told = visible(path), visible(title), visible(told)
     return f"::{kind} file={path.translate(_PROPERTY)},title={title.translate(_PROPERTY)}::{told.translate(_DATA)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
 from importlib import resources
 
 from peelcli import units
@@ -12,6 +11,7 @@ from peelcli.records import Check, Cut, Run
 from peelcli.report import comparison, follows
 from peelcli.report.comparison import LayerRow
 from peelcli.report.document import counts, used
+from peelcli.report.escaping import html as escape
 from peelcli.report.layout import percent, short
 from peelcli.report.markdown import verdict
 from peelcli.report.overview import Report, gaps

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -17,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from peelcli.ranges import to_ranges
+from peelcli.report.escaping import visible
 
 BAR_CELLS = 16
 
@@ -41,16 +43,24 @@ class Bar:
         return Measurement(self.cells, self.cells)
 
 
+class _PlainTable(Table):
+    """A table in whose cells nothing is markup: names of models, metrics and checks stand in them."""
+
+    def add_row(self, *cells: RenderableType | None, **how: Any) -> None:
+        """As rich has it."""
+        super().add_row(*(Text(visible(cell)) if isinstance(cell, str) else cell for cell in cells), **how)
+
+
 def table(*columns: str) -> Table:
     """A table whose first heading is its title.
 
     Args:
         columns: headings. Behind a ">" stand figures, flush right and never broken; behind a "|" words never broken.
     """
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    made = _PlainTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
         made.add_column(
-            column.lstrip(">|"),
+            Text(visible(column.lstrip(">|"))),
             justify="right" if column.startswith(">") else "left",
             no_wrap=column.startswith((">", "|")),
             overflow="fold",
@@ -67,8 +77,8 @@ def spaced(parts: Iterable[Sequence[RenderableType]]) -> Stack:
 
 
 def plain(text: str) -> Text:
-    """Text as it is: square brackets in names are no markup, long words are folded."""
-    return Text(text, overflow="fold")
+    """Text as it is: square brackets in names are no markup, escapes do nothing, long words are folded."""
+    return Text(visible(text), overflow="fold")
 
 
 def listed(label: str, entries: Iterable[str]) -> list[Padding | Text]:

@@ -8,6 +8,7 @@ from peelcli.records import Cut, Run
 from peelcli.report import comparison, follows
 from peelcli.report.document import counts, used
 from peelcli.report.escaping import markdown as escape
+from peelcli.report.escaping import visible
 from peelcli.report.layout import percent, short
 from peelcli.report.overview import Report, gaps
 from peelcli.report.text import LABELS, RESULTS, headline
@@ -129,7 +130,7 @@ def _measured(*values: float | None) -> list[str]:
 def _command(run: Run) -> Iterator[str]:
     if run.command:
         fence = "`" * (3 + run.command.count("```"))
-        yield from ("", fence, *run.command.splitlines(), fence)
+        yield from ("", fence, *visible(run.command).splitlines(), fence)
 
 
 def _notes(report: Report) -> Iterator[str]:

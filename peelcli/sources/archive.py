@@ -19,6 +19,7 @@ from typing import IO, Any
 import torch
 
 from peelcli.errors import SourceError, UntrustedPickle
+from peelcli.sources import storages
 from peelcli.sources.sniff import cut_short
 
 _MOST_ENTRIES = 200_000
@@ -66,15 +67,18 @@ _HIDDEN = re.compile(r"\\u00[2-7]|__enum__|default_factory_module")  # treespecs
 
 
 def check_script(path: Path) -> None:
-    """Refuse a TorchScript archive that would need far more memory than the file has bytes.
+    """Refuse a TorchScript archive that would need far more memory than the file has bytes, or read beyond it.
 
     Raises:
         SourceError: it is damaged, or no archive that torch.jit.save writes.
     """
     with path.open("rb") as file:
         entries = _entries(file, path)
-    if sum(entry.file_size for entry in entries) > path.stat().st_size + _MOST_INFLATED:
-        raise SourceError(f"{path} declares far more content than it holds", hint="save it again with torch.jit.save")
+        if sum(entry.file_size for entry in entries) > path.stat().st_size + _MOST_INFLATED:
+            raise SourceError(
+                f"{path} declares far more content than it holds", hint="save it again with torch.jit.save"
+            )
+        storages.check(zipfile.ZipFile(file), path)
 
 
 def check_exported(path: Path, trust: bool = False) -> None:

@@ -16,9 +16,11 @@ from typing import IO, Any
 
 _UNKNOWN = object()
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"}
 _CHANGES = {"APPEND": 1, "SETITEM": 2, "BUILD": 1, "APPENDS": None, "SETITEMS": None, "ADDITEMS": None}  # None: to mark
 # Calls its first argument, which torch itself always sets to one of its own rebuild functions.
 _REBUILD_TYPE = "torch._tensor._rebuild_from_type_v2"
+_REBUILD_VIEW = "torch._utils._rebuild_"  # takes a storage, an offset, sizes and strides
 
 
 class Malformed(Exception):
@@ -36,6 +38,21 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A block of memory that a pickle points at.
+
+    Attributes:
+        kind: the name of torch's class for it, such as "FloatStorage".
+        record: where its bytes are.
+        entries: how many it claims to hold.
+    """
+
+    kind: str
+    record: str
+    entries: int
+
+
 @dataclass(slots=True)
 class Scan:
     """What a pickle would do.
@@ -44,11 +61,15 @@ class Scan:
         imports: every global that is named.
         called: those that are called with arguments from the file.
         odd: what is done by other means than naming a global, one phrase each.
+        storages: the blocks of memory that tensors are made of.
+        views: tensors, as what they are rebuilt from: a storage, an offset, sizes and strides where all is well.
     """
 
     imports: set[Global] = field(default_factory=set)
     called: set[Global] = field(default_factory=set)
     odd: set[str] = field(default_factory=set)
+    storages: set[Storage] = field(default_factory=set)
+    views: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 def scan(file: IO[bytes]) -> Scan:
@@ -67,7 +88,7 @@ def scan(file: IO[bytes]) -> Scan:
 
 
 class _Machine:
-    """The stack machine of pickle, on values reduced to: a Global, a text, a tuple of such, or unknown."""
+    """The stack machine of pickle, on values reduced to: Global, Storage, text, number, a tuple of such, or unknown."""
 
     def __init__(self) -> None:
         self.found = Scan()
@@ -90,7 +111,7 @@ class _Machine:
         elif name in ("EXT1", "EXT2", "EXT4"):
             self.found.odd.add("an entry of the extension registry")
             self.stack.append(_UNKNOWN)
-        elif "UNICODE" in name or name.endswith("STRING"):
+        elif "UNICODE" in name or name.endswith("STRING") or name in _NUMBERS:
             self.stack.append(argument)
         else:
             self._plain(op)
@@ -130,6 +151,8 @@ class _Machine:
             self.found.odd.add("a call of something computed")
             return
         self.found.called.add(function)
+        if str(function).startswith(_REBUILD_VIEW):
+            self.found.views.append(tuple(arguments[:4]))
         if str(function) == _REBUILD_TYPE:
             inner = arguments[0] if arguments else None
             if not (isinstance(inner, Global) and str(inner).startswith("torch._utils._rebuild_")):
@@ -203,7 +226,17 @@ class _Machine:
         """Storages, and in files before torch 1.6 classes: ("module", class, file, source) stands for the class."""
         (key,) = self._take(1)
         named = isinstance(key, tuple) and len(key) == 4 and key[0] == "module"
-        self.stack.append(key[1] if named else _UNKNOWN)
+        self.stack.append(key[1] if named else self._storage(key))
+
+    def _storage(self, key: Any) -> Any:
+        """("storage", class, record, device, entries); unknown where a key is anything else."""
+        match key:
+            case ("storage", Global() as kind, str() as record, _, int() as entries, *_):
+                storage = Storage(kind.name, record, entries)
+                self.found.storages.add(storage)
+                return storage
+            case _:
+                return _UNKNOWN
 
     def _op_newobj(self, _: Any) -> None:
         self._make(self._take(2)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import zipfile
 from enum import Enum
 from pathlib import Path
@@ -66,7 +67,10 @@ def _size(path: Path) -> int:
         hint = f"for a transformers folder write hf:{path}" if (path / "config.json").is_file() else "give a file"
         raise SourceError(f"{path} is a directory, not a model file", hint=hint)
     try:
-        size = path.stat().st_size
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, a device has no end
+            raise SourceError(f"{path} is a pipe or a device, not a file", hint="copy it into a file first")
+        size = about.st_size
         with path.open("rb"):
             pass
     except FileNotFoundError:

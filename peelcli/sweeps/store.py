@@ -57,7 +57,7 @@ class Store:
         """The settings of the allocation that the points there were made with; empty where none was chosen."""
         try:
             found = json.loads((self.folder / _CHOICE).read_text("utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -70,7 +70,7 @@ class Store:
         path = self.folder / f"{label}.point.json"
         try:
             point = _POINT.validate_python(json.loads(path.read_text("utf-8")))
-        except (OSError, ValueError, ValidationError):
+        except (OSError, ValueError, RecursionError, ValidationError):
             return None
         needed = [point.plan, f"{label}.onnx" if with_onnx else ""]
         return point if point.failed or all((self.folder / name).is_file() for name in needed if name) else None
@@ -87,9 +87,11 @@ def _difference(before: str, key: Mapping[str, Any]) -> str:
     """What differs, in words."""
     try:
         old = json.loads(before)
-        changed = [name for name in {**old, **key} if old.get(name) != json.loads(json.dumps(key.get(name)))]
-    except (ValueError, AttributeError):
-        changed = []
+    except (ValueError, RecursionError):
+        old = None
+    if not isinstance(old, dict):
+        return "something else"
+    changed = [name for name in {**old, **key} if old.get(name) != json.loads(json.dumps(key.get(name)))]
     if "weights" in changed or "architecture" in changed:
         return "another model"
     return f"other settings: {', '.join(sorted(changed))}" if changed else "something else"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,7 +39,7 @@ class Log:
         Args:
             folder: where it goes; None keeps no log.
             kind: "none" or "tensorboard".
-            step: steps that are done; later lines of the file are dropped.
+            step: steps that are done; later lines of the file are dropped, and damaged ones.
         """
         self.notes: list[str] = []
         self._file: TextIO | None = None
@@ -46,7 +47,7 @@ class Log:
         if folder is None:
             return
         path = folder / NAME
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
+        kept = [line for line in _lines(path) if _step(line) <= step]
         files.write_text_atomically(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
         if kind == BOARD:
@@ -94,5 +95,14 @@ def _lines(path: Path) -> list[str]:
     """Whole lines of an earlier run; a last one that was cut short is no line."""
     if not path.exists():
         return []
-    text = path.read_text("utf-8")
+    text = path.read_text("utf-8", errors="replace")
     return text[: text.rfind("\n") + 1].splitlines()
+
+
+def _step(line: str) -> float:
+    """The step that a line is of; beyond all steps where it is damaged."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return math.inf
+    return step if isinstance(step, int) else math.inf

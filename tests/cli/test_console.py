@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -95,3 +97,55 @@ def test_flags_for_samples(command, flags):
 def test_every_setting_has_a_flag(kind, groups):
     fields = kind.model_fields
     assert {name.rstrip("_") for group in groups for name in group} == set(fields)
+
+
+def test_what_a_terminal_would_obey_is_written_out(capsys):
+    console.tell("a\x1b[31m b\u202e\nc")
+    assert capsys.readouterr().err == "peel: a\\x1b[31m b\\u202e c\n"
+
+
+LATE = """
+import signal
+from peelcli.cli import console
+class Odd:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+def command():
+    Odd()
+    import time
+    time.sleep(20)
+console.run(command)
+"""
+SHUT = """
+from peelcli.cli import console
+from peelcli.errors import UsageError
+def command():
+    console.show_utf8("a result")
+    raise UsageError("no")
+console.run(command)
+"""
+
+
+def test_an_interrupt_in_a_finaliser_is_not_lost():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=15)
+    assert (done.returncode, done.stderr) == (2, "peel: interrupted; nothing was written\n")
+
+
+def test_streams_that_the_caller_closed():
+    command = ["bash", "-c", '"$0" -c "$1" >&- 2>&-', sys.executable, SHUT]
+    assert subprocess.run(command, check=False).returncode == 2
+
+
+LONG = """
+from pathlib import Path
+from peelcli.cli import console
+console.run(lambda: Path("a" * 5000).read_text())
+"""
+
+
+def test_an_error_of_the_system_is_one_line():
+    done = subprocess.run([sys.executable, "-c", LONG], capture_output=True, text=True, check=False)
+    first, second = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert first.endswith("... can't be used: file name too long")
+    assert second.startswith("hint: ")

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from peelcli.footprint import Footprint, LayerCost
 from peelcli.report import comparison, formats
+from peelcli.report.escaping import visible
 from peelcli.report.formats import FORMATS, of_file
 from peelcli.report.overview import Report
 from tests.report.conftest import NASTY
@@ -88,7 +89,7 @@ def test_markdown(report):
 
 
 def test_markdown_escapes_names(nasty):
-    told = FORMATS["markdown"].render(nasty).replace(nasty.run.command, "")
+    told = FORMATS["markdown"].render(nasty).replace(visible(nasty.run.command), "")
     assert "<script" not in told.replace("\\<", "")
     assert "\n## 100" not in told
     rows = [line for line in told.splitlines() if line.startswith("| ")]
@@ -153,3 +154,13 @@ def test_a_file_s_format():
     assert of_file(".json", "gitlab") == "gitlab"
     assert of_file(".html", "gitlab") == "html"
     assert formats.SUFFIXES == (".txt", ".json", ".md", ".html", ".htm", ".xml")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_format_hands_on_what_a_terminal_would_obey(name, report):
+    odd = "a\x1b[31m[/nothing]\u202e<b>"
+    checks = tuple(replace(check, name=odd, note=odd) for check in report.run.checks)
+    named = replace(report, run=replace(report.run, checks=checks), models=(replace(FILE, name=odd), FILE), path=odd)
+    rendered = FORMATS[name].render(named)
+    assert "\x1b" not in rendered
+    assert "\u202e" not in rendered or name in ("json", "gitlab", "junit")  # read by programs

@@ -172,3 +172,20 @@ def test_a_function_of_the_users(tmp_path):
     assert function_in((told,)) == "given.py:one"
     assert function_in(("1x3",)) is None
     assert function_in(()) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1,1,99999999,99999999", "larger than"),
+        ("9" * 3000, "larger than"),
+        ("9" * 5000, "is no shape"),
+        ("1x8:int64:<" + "9" * 30, "wider than int64"),
+        ("x=" + "[" * 1500 + "]" * 1500, "is no shape"),
+        ("x" * 10_000, "is no shape"),
+    ],
+)
+def test_what_no_memory_or_stack_would_hold(text, said):
+    with pytest.raises(InputError, match=said) as caught:
+        parse(text)
+    assert len(caught.value.message) < 200

@@ -1,5 +1,6 @@
 """What a file is goes by its content, never by its suffix."""
 
+import os
 import zipfile
 
 import numpy as np
@@ -94,3 +95,9 @@ def test_a_pickle_that_is_written_as_text_is_a_pickle(tmp_path):
     path = tmp_path / "model.pt"
     path.write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
     assert sniff(path) is Kind.TORCH_LEGACY
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "net.pt")
+    with pytest.raises(SourceError, match="a pipe or a device"):
+        sniff(tmp_path / "net.pt")

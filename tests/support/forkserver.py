@@ -1,8 +1,8 @@
 """A warm process that forks for every command: `peel` without the seconds that its imports take.
 
-Each line on stdin is a JSON object, see `Order`; each answer is a line on stdout: {"code": exit code, None where it
-hung, or minus the signal that ended it, "seconds": how long it took}. Nothing is computed before a fork, only imported,
-so that a child is what a fresh process is after its imports.
+Each line on stdin is a JSON list of commands that run at the same time, see `Order`. Each answer is a line on stdout, a
+list of {"code": ..., "seconds": ...}: the code is None where it hung, or minus the signal that ended it. Nothing is
+computed before a fork, only imported, so that a child is what a fresh process is after its imports.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TextIO, TypedDict
 
 WARM = (
     "peelcli.cli.main",
@@ -51,6 +51,7 @@ class Order(TypedDict):
         env: on top of the server's own.
         stdout: the file that takes it; stderr the same.
         seconds: after which it counts as hanging.
+        signal: a number and the seconds after which it is sent; [0, 0] for none.
         limits: bytes by a name of LIMITS; memory is counted on top of what the imports took.
     """
 
@@ -60,6 +61,7 @@ class Order(TypedDict):
     stdout: str
     stderr: str
     seconds: float
+    signal: tuple[int, float]
     limits: dict[str, int]
 
 
@@ -71,27 +73,35 @@ def main() -> None:
     answers.write("warm\n")
     answers.flush()
     for line in sys.stdin:
-        order: Order = json.loads(line)
-        began = time.monotonic()
+        orders: list[Order] = json.loads(line)
+        answers.write(json.dumps(carried_out(orders, answers)) + "\n")
+        answers.flush()
+
+
+def carried_out(orders: list[Order], answers: TextIO) -> list[dict[str, Any]]:
+    """Fork for each, then wait for all."""
+    began, running, done = time.monotonic(), {}, {}
+    for number, order in enumerate(orders):
         child = os.fork()
         if child == 0:
             answers.close()
             obey(order)
-        code = waited(child, began + order["seconds"])
-        answers.write(json.dumps({"code": code, "seconds": time.monotonic() - began}) + "\n")
-        answers.flush()
-
-
-def waited(child: int, deadline: float) -> int | None:
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return None
-        time.sleep(0.01)
+        running[child] = (number, order)
+    due = {child: order["signal"] for child, (_, order) in running.items() if order["signal"][0]}
+    while running:
+        passed = time.monotonic() - began
+        for child, (number, order) in list(running.items()):
+            if child in due and passed >= due[child][1]:
+                os.kill(child, due.pop(child)[0])
+            hangs = passed > order["seconds"]
+            if hangs:
+                os.killpg(child, signal.SIGKILL)
+            ended, status = os.waitpid(child, 0 if hangs else os.WNOHANG)
+            if ended:
+                done[number] = {"code": None if hangs else os.waitstatus_to_exitcode(status), "seconds": passed}
+                del running[child]
+        time.sleep(0.005)
+    return [done[number] for number in range(len(orders))]
 
 
 def obey(order: Order) -> None:

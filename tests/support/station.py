@@ -9,6 +9,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from tests.support.forkserver import Order
 
 SERVER = Path(__file__).with_name("forkserver.py")
 PATIENCE = 120.0  # seconds; the slowest command takes less than ten on an idle machine
@@ -55,32 +58,45 @@ class Station:
     def __exit__(self, *_: object) -> None:
         self._server.communicate()
 
-    def run(
+    def run(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None, **how: Any) -> Ran:
+        """Run `peel ARGV` in a folder; see `_order` for what else can be said."""
+        return self.together([argv], cwd, env=env, **how)[0]
+
+    def together(self, commands: Sequence[Sequence[str]], cwd: Path, **how: Any) -> list[Ran]:
+        """Run several commands at the same time."""
+        orders = [self._order(argv, cwd, **how) for argv in commands]
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(orders) + "\n")
+        self._server.stdin.flush()
+        answers = json.loads(self._server.stdout.readline())
+        return [_ran(order, **answer) for order, answer in zip(orders, answers, strict=True)]
+
+    def _order(
         self,
         argv: Sequence[str],
         cwd: Path,
         env: Mapping[str, str] | None = None,
         limits: Mapping[str, int] | None = None,
         seconds: float = PATIENCE,
-    ) -> Ran:
-        """Run `peel ARGV` in a folder."""
+        signal: tuple[int, float] = (0, 0.0),
+    ) -> Order:
         self._count += 1
         own = self._folder / str(self._count)
         (own / "tmp").mkdir(parents=True)
-        order = {
+        return {
             "argv": list(argv),
             "cwd": os.fspath(cwd),
             "env": {"TMPDIR": str(own / "tmp"), **(env or {})},
             "stdout": str(own / "stdout"),
             "stderr": str(own / "stderr"),
             "seconds": seconds,
+            "signal": signal,
             "limits": dict(limits or {}),
         }
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps(order) + "\n")
-        self._server.stdin.flush()
-        answer = json.loads(self._server.stdout.readline())
-        texts = [(own / name).read_text("utf-8", errors="replace") for name in ("stdout", "stderr")]
-        left = tuple(sorted(path.name for path in (own / "tmp").rglob("*")))
-        return Ran(tuple(argv), answer["code"], texts[0], texts[1], answer["seconds"], left)
+
+
+def _ran(order: Order, code: int | None, seconds: float) -> Ran:
+    stdout, stderr = (Path(order[name]).read_text("utf-8", errors="replace") for name in ("stdout", "stderr"))  # type: ignore[literal-required]
+    left = tuple(sorted(path.name for path in Path(order["env"]["TMPDIR"]).rglob("*")))
+    return Ran(tuple(order["argv"]), code, stdout, stderr, seconds, left)

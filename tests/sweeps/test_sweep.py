@@ -20,6 +20,7 @@ from peelcli.report import sweep as report
 from peelcli.sweeps import run, workers
 from peelcli.sweeps.proof import proven
 from peelcli.sweeps.run import Ways
+from peelcli.sweeps.store import Store
 from peelcli.sweeps.work import Task
 from tests.support import zoo
 
@@ -199,3 +200,18 @@ def test_a_failed_proof_writes_no_point(model, tmp_path, monkeypatch):
     with pytest.raises(CheckFailed, match="masked_equivalence does not hold"):
         sweep(model, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.point.json"))
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", "[" * 100_000, '{"a":' * 100_000])
+def test_a_folder_with_a_damaged_key_is_refused(content, tmp_path):
+    (tmp_path / "sweep.key.json").write_text(content)
+    with pytest.raises(UsageError, match="holds a sweep of something else"):
+        Store(tmp_path, {"weights": "abc"})
+
+
+def test_damaged_points_and_choices_are_none(tmp_path):
+    store = Store(tmp_path, {"weights": "abc"})
+    for name in ("a.point.json", "sweep.choice.json"):
+        (tmp_path / name).write_text("[" * 100_000)
+    assert store.find("a", with_onnx=False) is None
+    assert store.choice() == {}

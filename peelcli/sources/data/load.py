@@ -54,6 +54,8 @@ def _from_text(text: str, subject: Subject, options: Calibration, progress: Prog
         if usercode.is_factory(text) and usercode.is_there(text):
             return functions.from_function(text, subject, options.samples, progress)
         raise _no_such_file(path)
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{text} is a pipe or a device, not a file", hint=_KINDS)
     suffix = path.suffix.lower()
     if suffix == ".py":
         raise InputError(f"{text} is a Python file, and which function gives samples is not said", f"write {text}:NAME")

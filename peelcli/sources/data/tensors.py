@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,12 @@ from peelcli.tensors import tensors_in
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".safetensors")
 _SAVE = "save plain numbers: numpy.savez('data.npz', x=inputs, labels=labels)"
+
+# numpy reads a header as Python source, and a .npz through zipfile and zlib.
+_DAMAGE = (
+    *(ValueError, EOFError, AttributeError, TypeError, SyntaxError, TokenError, OverflowError, RuntimeError, KeyError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +64,14 @@ def read(path: Path) -> Any:
         return readers.get(path.suffix.lower(), _torch)(path)
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}", hint="check the file") from None
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply", hint=_SAVE) from None
 
 
 def _npy(path: Path) -> Column:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except _DAMAGE as error:
         raise _unreadable(path, error) from None
     if not isinstance(array, np.ndarray):  # a .npz or a pickle under another name
         raise InputError(f"{path} is no .npy file", hint=_SAVE)
@@ -74,7 +84,7 @@ def _npz(path: Path) -> Columns:
         with np.load(path, allow_pickle=False) as file:
             for key in file.files:
                 found[key] = column(file[key], f"{path.name}, {key}")
-    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise _unreadable(path, error) from None
     if list(found) == [f"arr_{number}" for number in range(len(found))]:  # numpy.savez's names for arrays without
         return list(found.values())

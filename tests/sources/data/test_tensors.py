@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -166,11 +168,25 @@ def test_targets_of_another_kind_are_kept(tmp_path, vectors):
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.pt", "x.pth", "x.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not a file of tensors", b"\x80\x04K\x01."])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a file of tensors", b"\x80\x04K\x01.", b"\x93NUMPY\x01\x00\x06\x00{'a': ("]
+)
 def test_damaged_files(tmp_path, vectors, name, content):
     (tmp_path / name).write_bytes(content)
     said = refused(tmp_path / name, vectors, USUAL).message
     assert "can't be read as" in said or "pickled" in said or "holds" in said
+
+
+def test_a_list_in_itself_is_refused(tmp_path, vectors):
+    endless = []
+    endless.append(endless)
+    torch.save(endless, tmp_path / "x.pt")
+    assert "nested too deeply" in refused(tmp_path / "x.pt", vectors, USUAL).message
+
+
+def test_a_pipe_is_not_waited_for(tmp_path, vectors):
+    os.mkfifo(tmp_path / "x.npy")
+    assert "a pipe or a device" in refused(tmp_path / "x.npy", vectors, USUAL).message
 
 
 def test_pickled_modules_are_not_loaded(tmp_path, vectors):
