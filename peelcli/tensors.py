@@ -71,14 +71,27 @@ def differentiated(module: nn.Module) -> Iterator[None]:
 def full_copy(module: nn.Module, replaced: Mapping[int, torch.Tensor] | None = None) -> nn.Module:
     """A deep copy, of modules too that keep computed tensors in plain attributes, as the old weight_norm does.
 
-    What modules keep from calls in eval mode and drop in train mode (LeViT's attention biases) is dropped.
+    What modules keep from calls in eval mode and drop in train mode (LeViT's attention biases) is dropped. Parameters
+    take memory once one side writes to them: until then both read the same (torch's copy on write).
 
     Args:
         module: left as it is.
         replaced: what stands in the copy for a tensor, by the tensor's id; tied tensors stay tied.
     """
     memo: dict[int, Any] = {id(t): t.detach().clone() for t in _all_tensors(module) if not t.is_leaf}
+    memo |= {id(p): _until_written(p) for p in module.parameters() if id(p) not in memo and _stands_alone(p)}
     return forgetful(copy.deepcopy(module, memo | dict(replaced or {})))
+
+
+def _until_written(parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(torch._lazy_clone(parameter.detach()), requires_grad=parameter.requires_grad)
+
+
+def _stands_alone(parameter: nn.Parameter) -> bool:
+    """Whether a parameter is of the plain kind and has its memory to itself, so that a lazy copy is a true one."""
+    if type(parameter) is not nn.Parameter or parameter.is_meta or parameter.layout is not torch.strided:
+        return False
+    return parameter.untyped_storage().nbytes() == parameter.numel() * parameter.element_size()
 
 
 def forgetful(module: nn.Module) -> nn.Module:
