@@ -295,6 +295,34 @@ def test_a_random_forward_proves_nothing():
     assert (check.ok, check.note) == (None, "forward is random: the same input gives other outputs each time")
 
 
+def chaotic(rounds):
+    """A network that doubles every difference so many times."""
+
+    def forward(self, x):
+        x = torch.sigmoid(self.two(torch.relu(self.one(x))))
+        for _ in range(rounds):
+            x = 3.999 * x * (1 - x)
+        return x
+
+    torch.manual_seed(0)
+    net = Lambda(forward, one=nn.Linear(16, 1024), two=nn.Linear(1024, 8)).eval()
+    subject = Subject(net, (torch.randn(2, 16),), "net")
+    return subject, zoo.cuts_at(zoo.graph_of(subject), (601, 8))
+
+
+def test_a_network_that_amplifies_round_off_proves_nothing():
+    assert prove(*chaotic(0)).ok is True
+    check = prove(*chaotic(45))
+    assert check.ok is None
+    assert check.note.startswith("the network amplifies round-off")
+
+
+def test_a_wrong_cut_is_no_round_off():
+    subject, cuts = chaotic(10)
+    assert prove(subject, cuts).ok is True
+    assert prove(subject, edited(cuts, "one", on("two.weight", shift))).ok is False
+
+
 def test_an_original_that_does_not_run_in_float64_proves_nothing():
     net = Lambda(lambda self, x: self.head(self.conv(x).float()), conv=conv_bn(3, 8), head=head(8)).eval()
     subject = Subject(net, (image(),), "net")
