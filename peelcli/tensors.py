@@ -40,16 +40,20 @@ def tracing_copy(module: nn.Module, weightless: bool = True) -> nn.Module:
         module: left as it is.
         weightless: whether the copy is on device "meta", where nothing is computed.
     """
-    double = (forgetful(meta_copy(module)) if weightless else full_copy(module)).eval()
-    for parameter in double.parameters():
+    return _differentiable(forgetful(meta_copy(module)) if weightless else brief_copy(module))
+
+
+def _differentiable(module: nn.Module) -> nn.Module:
+    """The module itself, in eval mode, with gradients on."""
+    for parameter in module.parameters():
         parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
-    return double
+    return module.eval()
 
 
 def wide_copy(module: nn.Module) -> nn.Module:
     """A copy in eval mode with gradients on, half precision as float32; also inside `torch.inference_mode`."""
     with torch.inference_mode(False):
-        copy = tracing_copy(module, weightless=False)
+        copy = _differentiable(full_copy(module))
         tensors: tuple[torch.Tensor, ...] = (*copy.parameters(), *copy.buffers())
         if any(t.dtype in _HALF for t in tensors):
             nn.Module._apply(copy, lambda t: t.float() if t.dtype in _HALF else t)
@@ -71,16 +75,23 @@ def differentiated(module: nn.Module) -> Iterator[None]:
 def full_copy(module: nn.Module, replaced: Mapping[int, torch.Tensor] | None = None) -> nn.Module:
     """A deep copy, of modules too that keep computed tensors in plain attributes, as the old weight_norm does.
 
-    What modules keep from calls in eval mode and drop in train mode (LeViT's attention biases) is dropped. Parameters
-    take memory once one side writes to them: until then both read the same (torch's copy on write).
+    What modules keep from calls in eval mode and drop in train mode (LeViT's attention biases) is dropped.
 
     Args:
         module: left as it is.
         replaced: what stands in the copy for a tensor, by the tensor's id; tied tensors stay tied.
     """
     memo: dict[int, Any] = {id(t): t.detach().clone() for t in _all_tensors(module) if not t.is_leaf}
-    memo |= {id(p): _until_written(p) for p in module.parameters() if id(p) not in memo and _stands_alone(p)}
     return forgetful(copy.deepcopy(module, memo | dict(replaced or {})))
+
+
+def brief_copy(module: nn.Module) -> nn.Module:
+    """A full copy for our own use: parameters take memory once one side writes to them (torch's copy on write).
+
+    It must not be handed out, nor outlive its original: torch 2.13's ONNX export crashes on tensors that share memory
+    in this way.
+    """
+    return full_copy(module, {id(p): _until_written(p) for p in module.parameters() if p.is_leaf and _stands_alone(p)})
 
 
 def _until_written(parameter: nn.Parameter) -> nn.Parameter:
@@ -105,7 +116,7 @@ def forgetful(module: nn.Module) -> nn.Module:
 
 def float64_copy(module: nn.Module) -> nn.Module:
     """A full copy in float64 and eval mode, also of a module that uses the name `double` for something else."""
-    return nn.Module.eval(nn.Module.double(full_copy(module)))
+    return nn.Module.eval(nn.Module.double(brief_copy(module)))
 
 
 @contextmanager

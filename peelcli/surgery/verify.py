@@ -17,7 +17,7 @@ from peelcli.records import Check, Cut, Subject
 from peelcli.surgery.masked import masked_copy, mixing
 from peelcli.surgery.prune import cut_tensors, entries_of
 from peelcli.surgery.widened import widened
-from peelcli.tensors import default_float64, float64_copy, full_copy, named_tensors, one_sample, tensors_in
+from peelcli.tensors import brief_copy, default_float64, float64_copy, named_tensors, one_sample, tensors_in
 
 TOLERANCE = 1e-9  # float64; right cuts differ by about 1e-15 to 1e-12, wrong ones by 1e-5 and more
 SENSITIVE = 1e-5  # least change of an output between two inputs, relative to its size, for a proof to mean anything
@@ -121,7 +121,7 @@ def _layer_by_layer(subject: Subject, slim: nn.Module, cuts: Sequence[Cut], seed
     """
     if not any(cut.group.blends for cut in cuts):
         return None
-    original, slim = full_copy(subject.module).eval(), full_copy(slim).eval()
+    original, slim = brief_copy(subject.module).eval(), brief_copy(slim).eval()
     awoken = _fill_zeros(original, seed)
     try:
         inputs, wanted = _first_that_runs(original, cuts, subject.inputs, seed, _silenced_by_layer)
