@@ -8,14 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from peelcli.records import Attribute, Check, Cut, Slice, Subject
 from peelcli.surgery import verify
 from peelcli.surgery.prune import apply_cuts
-from tests.support import graphs, zoo
+from tests.support import zoo
 from tests.support.parts import Lambda, conv_bn, head, image
 
 
@@ -41,70 +39,6 @@ def test_right_cuts_hold_at_round_off(name):
 def test_norms_over_kept_channels_are_said():
     assert prove(*halved("group_norm")).note == "3 ops that mix channels compared over the kept ones"
     assert prove(*halved("resnet")).note == ""
-
-
-# --- large models: one layer in float64 at a time
-
-BLENDING = ("group_norm", "convnext", "rms_norm", "mean_over_channels")
-
-
-def without_wide_copies(monkeypatch):
-    """Every model is large, and a model in float64 does not fit."""
-
-    def refuse(_module):
-        raise MemoryError
-
-    monkeypatch.setattr(verify, "LARGE", 0)
-    monkeypatch.setattr(verify, "float64_copy", refuse)
-
-
-@pytest.mark.parametrize("name", BLENDING)
-def test_large_models_are_proven_layer_by_layer(name, monkeypatch):
-    subject, cuts = halved(name)
-    whole = prove(subject, cuts)
-    without_wide_copies(monkeypatch)
-    assert prove(subject, cuts) == replace(whole, value=pytest.approx(whole.value, abs=1e-12))
-
-
-@pytest.mark.parametrize(("group", "tensor"), [("2.wide", "2.narrow.weight"), ("0", "1.weight")])
-def test_layer_by_layer_passes_no_wrong_cut(group, tensor, monkeypatch):
-    name = "convnext" if group == "2.wide" else "group_norm"
-    subject, cuts = halved(name)
-    wrong = edited(cuts, group, on(tensor, shift))
-    monkeypatch.setattr(verify, "LARGE", 0)
-    assert prove(subject, wrong).ok is False  # which is found out on whole copies
-    without_wide_copies(monkeypatch)
-    with pytest.raises(MemoryError):
-        prove(subject, wrong)
-
-
-def test_behind_zero_weights_layer_by_layer_passes_nothing_wrong(monkeypatch):
-    subject, cuts = halved("convnext")
-    with torch.no_grad():
-        for module in subject.module.modules():
-            if isinstance(module, nn.Linear):
-                module.weight.zero_()
-    without_wide_copies(monkeypatch)
-    assert prove(subject, cuts).ok is True
-    with pytest.raises(MemoryError):
-        prove(subject, edited(cuts, "2.wide", on("2.narrow.weight", shift)))
-
-
-def test_weights_that_others_use_are_proven_on_whole_copies(monkeypatch):
-    """A layer that is not called as such is not widened; the types then do not fit, and whole copies decide."""
-
-    def forward(self, x):
-        return torch.nn.functional.linear(torch.relu(self.norm(self.one(x))), self.two.weight)
-
-    net = Lambda(forward, one=nn.Linear(4, 8), norm=nn.LayerNorm(8), two=nn.Linear(8, 3)).eval()
-    subject = Subject(net, (torch.randn(2, 4),), "net")
-    graph = zoo.graph_of(subject)
-    cuts = zoo.cuts_at(graph, [4 if group.full == 8 else group.full for group in graph.groups])
-    monkeypatch.setattr(verify, "LARGE", 0)
-    assert prove(subject, cuts).ok is True
-    without_wide_copies(monkeypatch)
-    with pytest.raises(MemoryError):
-        prove(subject, cuts)
 
 
 # --- deliberately wrong cuts
@@ -424,60 +358,3 @@ def test_a_signal_that_dies_gets_new_weights():
     assert prove(subject, cuts).ok is True
     others = [cut if cut.group.locked else replace(cut, kept=(*cut.kept[1:], cut.group.full - 1)) for cut in cuts]
     assert verify.equivalence(subject, apply_cuts(net, cuts), others).ok is False  # other channels than were cut
-
-
-# --- the search for faulty groups
-
-
-def cuts_named(*names: str) -> list[Cut]:
-    return [Cut(graphs.group(name, 4), 2, (0, 1), 1.0) for name in names]
-
-
-def test_after_its_time_the_search_clears_nobody():
-    assert verify.faulty_groups(cuts_named("a", "b", "c"), lambda _: True, seconds=0) == ("a", "b", "c")
-
-
-def test_one_bad_group_is_named():
-    tried: list[int] = []
-
-    def holds(some):
-        tried.append(len(some))
-        return all(cut.group.name != "c" for cut in some)
-
-    assert verify.faulty_groups(cuts_named("a", "b", "c", "d", "e"), holds) == ("c",)
-    assert tried[0] == 5
-    assert len(tried) <= 7
-
-
-def test_groups_at_full_width_are_left_out():
-    full = [replace(cut, width=4, kept=(0, 1, 2, 3)) for cut in cuts_named("a", "b")]
-    assert verify.faulty_groups([*full, *cuts_named("c")], lambda some: not some) == ("c",)
-
-
-def test_nothing_is_named_where_all_holds():
-    assert verify.faulty_groups(cuts_named("a", "b"), lambda _: True) == ()
-
-
-def test_groups_that_only_fail_together_are_named_together():
-    def holds(some):
-        return not {"b", "e"} <= {cut.group.name for cut in some}
-
-    assert verify.faulty_groups(cuts_named("a", "b", "c", "d", "e", "f"), holds) == ("b", "e")
-    assert verify.faulty_groups(cuts_named("a", "b", "c"), lambda some: len(some) < 3) == ("a", "b", "c")
-
-
-@given(st.sets(st.integers(0, 11)), st.integers(1, 12))
-def test_every_bad_group_is_named_and_no_other(bad, count):
-    names = [f"g{k}" for k in range(count)]
-    wrong = {f"g{k}" for k in bad} & set(names)
-    found = verify.faulty_groups(cuts_named(*names), lambda some: not wrong & {cut.group.name for cut in some})
-    assert set(found) == wrong
-
-
-@given(st.sets(st.integers(0, 9), min_size=1))
-def test_a_conflict_is_named_and_nothing_else(together):
-    wrong = {f"g{k}" for k in together}
-    found = verify.faulty_groups(
-        cuts_named(*(f"g{k}" for k in range(10))), lambda some: not wrong <= {cut.group.name for cut in some}
-    )
-    assert set(found) == wrong
