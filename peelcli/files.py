@@ -219,6 +219,18 @@ def write_bytes(path: Path, *pieces: bytes | memoryview) -> None:
         raise write_error(error, path, sum(map(len, pieces))) from error
 
 
+def overwrite(path: Path, offset: int, piece: bytes) -> None:
+    """Change a part of a staged file and bring all of it down to the disk. Raises as `write_bytes`."""
+    try:
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise write_error(error, path, path.stat().st_size) from error
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a text file as UTF-8; the old content, if any, stays until the new one is complete.
 

@@ -40,16 +40,20 @@ def tracing_copy(module: nn.Module, weightless: bool = True) -> nn.Module:
         module: left as it is.
         weightless: whether the copy is on device "meta", where nothing is computed.
     """
-    double = (forgetful(meta_copy(module)) if weightless else full_copy(module)).eval()
-    for parameter in double.parameters():
+    return _differentiable(forgetful(meta_copy(module)) if weightless else brief_copy(module))
+
+
+def _differentiable(module: nn.Module) -> nn.Module:
+    """The module itself, in eval mode, with gradients on."""
+    for parameter in module.parameters():
         parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
-    return double
+    return module.eval()
 
 
 def wide_copy(module: nn.Module) -> nn.Module:
     """A copy in eval mode with gradients on, half precision as float32; also inside `torch.inference_mode`."""
     with torch.inference_mode(False):
-        copy = tracing_copy(module, weightless=False)
+        copy = _differentiable(full_copy(module))
         tensors: tuple[torch.Tensor, ...] = (*copy.parameters(), *copy.buffers())
         if any(t.dtype in _HALF for t in tensors):
             nn.Module._apply(copy, lambda t: t.float() if t.dtype in _HALF else t)
@@ -81,6 +85,26 @@ def full_copy(module: nn.Module, replaced: Mapping[int, torch.Tensor] | None = N
     return forgetful(copy.deepcopy(module, memo | dict(replaced or {})))
 
 
+def brief_copy(module: nn.Module) -> nn.Module:
+    """A full copy for our own use: parameters take memory once one side writes to them (torch's copy on write).
+
+    It must not be handed out, nor outlive its original: torch 2.13's ONNX export crashes on tensors that share memory
+    in this way.
+    """
+    return full_copy(module, {id(p): _until_written(p) for p in module.parameters() if p.is_leaf and _stands_alone(p)})
+
+
+def _until_written(parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(torch._lazy_clone(parameter.detach()), requires_grad=parameter.requires_grad)
+
+
+def _stands_alone(parameter: nn.Parameter) -> bool:
+    """Whether a parameter is of the plain kind and has its memory to itself, so that a lazy copy is a true one."""
+    if type(parameter) is not nn.Parameter or parameter.is_meta or parameter.layout is not torch.strided:
+        return False
+    return parameter.untyped_storage().nbytes() == parameter.numel() * parameter.element_size()
+
+
 def forgetful(module: nn.Module) -> nn.Module:
     """The module itself, once in train mode and back: what it keeps of its parameters in eval mode would go stale."""
     before = [(child, child.training) for child in module.modules()]
@@ -92,7 +116,7 @@ def forgetful(module: nn.Module) -> nn.Module:
 
 def float64_copy(module: nn.Module) -> nn.Module:
     """A full copy in float64 and eval mode, also of a module that uses the name `double` for something else."""
-    return nn.Module.eval(nn.Module.double(full_copy(module)))
+    return nn.Module.eval(nn.Module.double(brief_copy(module)))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from peelcli.sources import trial
-from peelcli.tensors import meta_copy
+from peelcli.tensors import brief_copy, full_copy, meta_copy
 
 
 def test_no_weights_same_structure():
@@ -67,3 +67,40 @@ def test_a_module_that_can_not_be_copied_says_so():
             raise RuntimeError("no copies")
 
     assert trial.complaint(Stubborn(3, 3), (torch.zeros(1, 3),)) == "the module can't be copied: no copies"
+
+
+def test_a_brief_copy_takes_memory_when_one_side_writes():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    before = model[0].weight.detach().clone()
+    double = brief_copy(model)
+    assert torch._C._is_cow_tensor(double[0].weight)
+    assert double[1].weight is double[0].weight is not model[0].weight
+    with torch.no_grad():
+        double[0].weight.zero_()
+    assert torch.equal(model[0].weight, before)
+    double = brief_copy(model)
+    with torch.no_grad():
+        model[0].weight.zero_()
+    assert torch.equal(double[0].weight, before)
+
+
+def test_what_is_handed_out_shares_nothing():
+    model = nn.Linear(3, 3)
+    assert not torch._C._is_cow_tensor(full_copy(model).weight)
+
+
+def test_a_view_of_larger_memory_is_copied_at_once():
+    model = nn.Module()
+    model.part = nn.Parameter(torch.arange(12.0).reshape(3, 4)[:, 1:3], requires_grad=False)
+    double = brief_copy(model)
+    assert not torch._C._is_cow_tensor(double.part)
+    model.part.zero_()
+    assert double.part.tolist() == [[1, 2], [5, 6], [9, 10]]
+    assert not double.part.requires_grad
+
+
+def test_a_copy_of_what_inference_made_can_be_differentiated():
+    with torch.inference_mode():
+        model = nn.Linear(2, 2)
+    brief_copy(model)(torch.ones(1, 2)).sum().backward()

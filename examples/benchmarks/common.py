@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
+import resource
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -108,6 +110,20 @@ def _send(sender: Connection, work: Callable[[], dict[str, Any]]) -> None:
 def say(text: str) -> None:
     """Progress, on stderr; stdout carries the table."""
     print(text, file=sys.stderr, flush=True)
+
+
+def peak() -> int:
+    """Largest resident memory of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def between_markers(page: Path, name: str, text: str) -> None:
+    """Put text between the markers of this name in a page; at its end where it has none."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    part = f"{begin}\n{text}\n{end}"
+    before = page.read_text("utf-8")
+    after, found = re.subn(f"{begin}.*?{end}", lambda _: part, before, flags=re.DOTALL)
+    page.write_text(after if found else f"{before.rstrip()}\n\n{part}\n", encoding="utf-8")
 
 
 def versions(rows: Iterable[Mapping[str, Any]]) -> str:

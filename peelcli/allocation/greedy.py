@@ -8,6 +8,7 @@ from itertools import accumulate
 
 from peelcli.allocation.meter import Meter
 from peelcli.allocation.select import bundle_scores
+from peelcli.allocation.steps import Steps
 from peelcli.records import Scores, Widths
 
 
@@ -36,39 +37,32 @@ def greedy(meter: Meter, worth: Sequence[Sequence[float]]) -> Widths:
     Returns:
         Legal widths that fit.
     """
-    widths = list(meter.graph.full)
-    counts = meter.counts(widths)
-    heap = [(_regret(meter, counts, widths, worth, group), group) for group in meter.free]
+    counts = meter.counts(meter.graph.full)
+    steps = Steps(meter, meter.graph.full, meter.next_down)
+    heap = [(_regret(meter, counts, steps, worth, group), group) for group in meter.free]
     heapq.heapify(heap)
     while heap and not meter.fits(counts):
         _, group = heapq.heappop(heap)
-        fresh = _regret(meter, counts, widths, worth, group)
+        fresh = _regret(meter, counts, steps, worth, group)
         if heap and fresh > heap[0][0]:  # other cuts have made this one dearer since it was queued
             heapq.heappush(heap, (fresh, group))
             continue
-        narrower = meter.next_down(group, widths[group])
-        if narrower is None:
-            continue
-        counts = meter.counts_after(counts, widths, {group: narrower})
-        widths[group] = narrower
-        if meter.next_down(group, narrower) is not None:
-            heapq.heappush(heap, (_regret(meter, counts, widths, worth, group), group))
-    return tuple(widths)
+        counts = tuple(count + change for count, change in zip(counts, steps.change(group), strict=True))
+        steps.take(group)
+        if steps.width[group] is not None:
+            heapq.heappush(heap, (_regret(meter, counts, steps, worth, group), group))
+    return tuple(steps.widths)
 
 
-def _regret(
-    meter: Meter, counts: Sequence[int], widths: Sequence[int], worth: Sequence[Sequence[float]], group: int
-) -> float:
-    """Score lost per part of the broken limits saved by the next step down."""
-    narrower = meter.next_down(group, widths[group])
-    if narrower is None:
-        return float("inf")
+def _regret(meter: Meter, counts: Sequence[int], steps: Steps, worth: Sequence[Sequence[float]], group: int) -> float:
+    """Score lost per part of the broken limits saved by the next step down, which the group must have."""
+    narrower = steps.width[group]
+    assert narrower is not None
     size = meter.graph.groups[group].bundle_size
-    lost = worth[group][widths[group] // size] - worth[group][narrower // size]
-    after = meter.counts_after(counts, widths, {group: narrower})
+    lost = worth[group][steps.widths[group] // size] - worth[group][narrower // size]
     saved = sum(
-        (old - new) / limit.bound
-        for old, new, limit in zip(counts, after, meter.limits, strict=True)
-        if old > limit.bound
+        -change / limit.bound
+        for count, change, limit in zip(counts, steps.change(group), meter.limits, strict=True)
+        if count > limit.bound
     )
     return lost / saved if saved > 0 else float("inf")

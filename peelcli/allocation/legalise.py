@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from peelcli.allocation.grow import Wishes
 from peelcli.allocation.meter import Meter
+from peelcli.allocation.steps import Steps
 from peelcli.records import Widths
 
 ENOUGH = 0.9995  # share of the tightest limit at which trading stops
@@ -48,27 +50,40 @@ class _Spender:
         self.gain = gain
 
     def spend(self, wanted: Callable[[int, int], bool]) -> None:
-        """Add affordable steps in the order of gain per cost until none fits.
+        """Add affordable steps in the order of gain per cost until none fits; of equal ones the first group's.
 
-        A step that does not fit now will not fit later, as widths only grow here and costs with them.
+        A step that does not fit now will not fit later, as widths only grow here and costs with them. For the same
+        reason what a step was worth when it was queued is the most that it can be worth now.
         """
-        open_groups = {g for g in self.meter.free if wanted(g, self.widths[g])}
-        while open_groups:
-            best: tuple[float, int, int, tuple[int, ...]] | None = None
-            for group in sorted(open_groups):
-                wider = self.meter.next_up(group, self.widths[group])
-                if wider is None or not wanted(group, self.widths[group]):
-                    open_groups.discard(group)
-                    continue
-                after = self.meter.counts_after(self.counts, self.widths, {group: wider})
-                if not self.meter.fits(after):
-                    open_groups.discard(group)
-                    continue
-                worth = self.gain(group, self.widths[group], wider) / self._price(after)
-                if best is None or worth > best[0]:
-                    best = (worth, group, wider, after)
-            if best is not None:
-                _, group, self.widths[group], self.counts = best
+        steps = Steps(self.meter, self.widths, self.meter.next_up)
+        queue = [(-self._worth(steps, g), g) for g in self.meter.free if self._is_open(steps, g, wanted)]
+        heapq.heapify(queue)
+        while queue:
+            _, group = heapq.heappop(queue)
+            after = self._after(steps, group)
+            if not self.meter.fits(after):
+                continue
+            entry = (-self._worth(steps, group), group)
+            if queue and entry > queue[0]:
+                heapq.heappush(queue, entry)
+                continue
+            steps.take(group)
+            self.widths[group], self.counts = steps.widths[group], after
+            if self._is_open(steps, group, wanted):
+                heapq.heappush(queue, (-self._worth(steps, group), group))
+
+    def _is_open(self, steps: Steps, group: int, wanted: Callable[[int, int], bool]) -> bool:
+        return steps.width[group] is not None and wanted(group, steps.widths[group])
+
+    def _after(self, steps: Steps, group: int) -> tuple[int, ...]:
+        return tuple(count + change for count, change in zip(self.counts, steps.change(group), strict=True))
+
+    def _worth(self, steps: Steps, group: int) -> float:
+        """Gain per cost of a group's next step; what it costs is the largest part of any limit that it takes."""
+        wider = steps.width[group]
+        assert wider is not None
+        parts = (change / limit.bound for change, limit in zip(steps.change(group), self.meter.limits, strict=True))
+        return self.gain(group, steps.widths[group], wider) / (max(parts) or 1e-30)
 
     def trade(self) -> None:
         """Exchange steps between pairs of groups as long as that uses more of the budget."""
@@ -134,8 +149,3 @@ class _Spender:
                     break
                 after = self.meter.counts_after(self.counts, self.widths, {group: width})
                 yield self.meter.used(after) - used, group, width
-
-    def _price(self, after: Sequence[int]) -> float:
-        """What a step costs: the largest part of any limit that it takes."""
-        limits = zip(after, self.counts, self.meter.limits, strict=True)
-        return max((new - old) / limit.bound for new, old, limit in limits) or 1e-30

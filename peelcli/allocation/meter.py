@@ -23,20 +23,21 @@ class Meter:
         legal: legal widths by group, ascending; where latency is bounded without those that take no less time than a
             wider one.
         free: positions of the groups that have a choice.
+        touching: for each limit the terms that a group's width changes, by group.
     """
 
     def __init__(self, graph: ChannelGraph, limits: Sequence[Limit]) -> None:
         self.graph = graph
         self.limits = tuple(limits)
         self._polynomials = [polynomial_of(graph.cost, limit) for limit in limits]
-        self._touching: list[dict[int, list[Term | Table]]] = [_by_group(p) for p in self._polynomials]
+        self.touching: list[dict[int, list[Term | Table]]] = [_by_group(p) for p in self._polynomials]
         self.legal = tuple(self._worthwhile(g) for g in range(len(graph.groups)))
         self.free = tuple(g for g, widths in enumerate(self.legal) if len(widths) > 1)
 
     def _worthwhile(self, group: int) -> Widths:
         """A group's legal widths, the others full: 8 channels can take longer than 16 where kernels work on 16."""
         widths = self.graph.groups[group].legal_widths()
-        for limit, touching in zip(self.limits, self._touching, strict=True):
+        for limit, touching in zip(self.limits, self.touching, strict=True):
             if limit.count == "latency":
                 full = self.graph.full
                 terms = touching.get(group, ())
@@ -66,7 +67,7 @@ class Meter:
         for group, width in changes.items():
             after[group] = width
         results = []
-        for count, touching in zip(counts, self._touching, strict=True):
+        for count, touching in zip(counts, self.touching, strict=True):
             terms = {id(term): term for group in changes for term in touching.get(group, ())}
             moved = sum(term_at(term, after) - term_at(term, widths) for term in terms.values())
             results.append(count + moved)

@@ -61,6 +61,8 @@ def _difference(ours: torch.Tensor, reference: torch.Tensor) -> tuple[float, flo
     """max|a - b| and max|b| over the finite entries."""
     if ours.shape != reference.shape or ours.dtype != reference.dtype:
         return float("inf"), 1.0
+    if torch.equal(ours.detach().cpu(), reference.detach().cpu()):  # without copies in float64
+        return 0.0, 1.0
     a, b = (tensor.detach().cpu().flatten().double() for tensor in (ours, reference))
     finite = b.isfinite()
     if not torch.equal(a.isfinite(), finite) or not torch.equal(

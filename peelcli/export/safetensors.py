@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,6 +21,7 @@ from peelcli.records import Check, Plan, Subject
 
 PLAN_KEY = "peel.plan"
 TIED_KEY = "peel.tied"
+_AT_ONCE = 2**28
 
 
 def write(slim: Subject, plan: Plan, metadata: Mapping[str, str], path: Path, beside: Path, name: str) -> tuple[Check]:
@@ -33,24 +39,43 @@ def write(slim: Subject, plan: Plan, metadata: Mapping[str, str], path: Path, be
         ExportError: the state dict holds something that is no tensor.
         CheckFailed: what was read is not what was written.
     """
-    from safetensors.torch import save
-
     state = slim.module.state_dict()
     stored, tied = _untied(state)
     text = plans.to_json(plan)
     header = {**metadata, "format": "pt", PLAN_KEY: text}
     if tied:
         header[TIED_KEY] = json.dumps(tied, sort_keys=True)
-    files.write_bytes(path, *_sorted_header(save(stored, header)))
+    _store(stored, header, path)
     files.write_bytes(beside, text.encode())
 
-    found, tensors = read_slim(path)
+    with opened(path) as found:
+        places, same = found.places, plans.to_json(found.plan) == text
     difference = float("inf")
-    if tensors.keys() == state.keys():
-        difference = largest_difference([tensors[key] for key in state], list(state.values()))
-    if difference > 0 or plans.to_json(found) != text:
+    if places.keys() == state.keys():
+        difference = max((_reread(path, places, some) for some in _parts(state)), default=0.0)
+    if difference > 0 or not same:
         raise CheckFailed(f"{name} does not read back as it was written, nothing was written")
     return (Check("safetensors_reload", True, difference, 0.0),)
+
+
+def _parts(state: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+    """The entries in parts of some MiB: what is read of a file stays in memory until the file is closed."""
+    part: dict[str, torch.Tensor] = {}
+    size = 0
+    for name, tensor in state.items():
+        part[name] = tensor
+        size += tensor.numel() * tensor.element_size()
+        if size > _AT_ONCE:
+            yield part
+            part, size = {}, 0
+    yield part
+
+
+def _reread(path: Path, places: Mapping[str, str], state: Mapping[str, torch.Tensor]) -> float:
+    """The largest difference between tensors and what a file holds of them."""
+    with opened(path) as found:
+        pairs = (([found.tensor(places[name])], [tensor]) for name, tensor in state.items())
+        return max(itertools.starmap(largest_difference, pairs), default=0.0)
 
 
 def holds_plan(path: Path) -> bool:
@@ -64,8 +89,24 @@ def holds_plan(path: Path) -> bool:
         return False
 
 
-def read_slim(path: Path) -> tuple[Plan, dict[str, torch.Tensor]]:
-    """Read a slim checkpoint: the plan that makes a fresh module fit, and its state dict, tied entries included.
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A slim checkpoint whose tensors are read one at a time.
+
+    Attributes:
+        plan: what makes a fresh module fit.
+        places: for every entry of the state dict the name that its tensor is stored under; tied ones share it.
+        tensor: reads a stored tensor.
+    """
+
+    plan: Plan
+    places: Mapping[str, str]
+    tensor: Callable[[str], torch.Tensor]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Opened]:
+    """Open a slim checkpoint.
 
     Raises:
         SourceError: no safetensors file, or none that peel wrote.
@@ -75,33 +116,58 @@ def read_slim(path: Path) -> tuple[Plan, dict[str, torch.Tensor]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is no dict)
+            metadata, stored = file.metadata() or {}, set(file.keys())
+            if PLAN_KEY not in metadata:
+                raise SourceError(
+                    f"{path} holds no plan: peel did not write it",
+                    hint="give it as --weights, or with --factory, instead",
+                )
+            places = {**{name: name for name in stored}, **_tied_in(metadata, stored, path)}
+            plan = plans.from_json(metadata[PLAN_KEY], f"the plan in {path}")
+            yield Opened(plan, places, file.get_tensor)
     except (OSError, SafetensorError) as error:
         raise SourceError(f"{path} can't be read as safetensors: {error}") from error
-    if PLAN_KEY not in metadata:
-        raise SourceError(
-            f"{path} holds no plan: peel did not write it", hint="give it as --weights, or with --factory, instead"
-        )
+
+
+def read_slim(path: Path) -> tuple[Plan, dict[str, torch.Tensor]]:
+    """The plan of a slim checkpoint and its whole state dict, tied entries as one tensor. Raises as `opened`."""
+    with opened(path) as found:
+        once = {place: found.tensor(place) for place in set(found.places.values())}
+        return found.plan, {name: once[place] for name, place in found.places.items()}
+
+
+def _tied_in(metadata: Mapping[str, str], stored: Set[str], path: Path) -> dict[str, str]:
+    """For every name that has no tensor of its own the one that it is stored under."""
     try:
         tied = json.loads(metadata.get(TIED_KEY, "{}"))
-        tensors.update({name: tensors[kept] for name, kept in tied.items()})
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise SourceError(f"{path} is damaged: its table of tied tensors can't be read") from error
-    return plans.from_json(metadata[PLAN_KEY], f"the plan in {path}"), tensors
+        if stored >= set(tied.values()):
+            return dict(tied)
+    except (ValueError, AttributeError, TypeError):
+        pass
+    raise SourceError(f"{path} is damaged: its table of tied tensors can't be read")
 
 
-def _sorted_header(content: bytes) -> tuple[bytes, memoryview]:
-    """The same file with its metadata in order; safetensors writes it in another order each time.
+def _store(tensors: dict[str, torch.Tensor], header: dict[str, str], path: Path) -> None:
+    """Write a file without a copy of the tensors, with its metadata in order: safetensors takes another each time.
 
     The format: the header's length in 8 bytes, the header as JSON padded with spaces to a multiple of 8, the tensors.
     """
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, memoryview(content)[start:]
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, header)
+    except SafetensorError as error:
+        code = int((re.search(r"os error (\d+)", str(error)) or ["", "0"])[1])
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        raise files.write_error(OSError(code, os.strerror(code) if code else str(error)), path, size) from error
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        content = json.loads(file.read(length))
+    content["__metadata__"] = dict(sorted(content["__metadata__"].items()))
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    assert len(text) <= length, "the same JSON in another order"
+    files.overwrite(path, 8, text.ljust(length))
 
 
 def _untied(state: Mapping[str, object]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

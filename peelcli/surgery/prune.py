@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import nn
@@ -29,17 +29,26 @@ def apply_cuts(module: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
         PlanError: a tensor or module that the cuts name is not there, or has another shape.
     """
     tensors = dict(named_tensors(module))
-    cut_tensors: dict[int, torch.Tensor] = {}
-    for name, by_dim in entries_of(cuts, removed=True).items():
-        if name not in tensors:
-            raise PlanError(f"the plan cuts {name}, which this model does not have")
-        cut_tensors[id(tensors[name])] = _cut_tensor(name, tensors[name], by_dim)
-    slim = full_copy(module, cut_tensors)
+    slim = full_copy(module, {id(tensors[name]): slim for name, slim in cut_tensors(module, cuts).items()})
     for cut in cuts:
         bundles = (cut.group.full - cut.width) // cut.group.bundle_size
         for attribute in cut.group.attributes if bundles else ():
             _lower(slim, attribute, bundles)
     return slim
+
+
+def cut_tensors(
+    module: nn.Module, cuts: Sequence[Cut], among: Collection[str] | None = None
+) -> dict[str, torch.Tensor]:
+    """By name, the tensors that lose entries as they are without them; all, or some. Raises as `apply_cuts`."""
+    tensors = dict(named_tensors(module))
+    found = {}
+    for name, by_dim in entries_of(cuts, removed=True).items():
+        if name not in tensors:
+            raise PlanError(f"the plan cuts {name}, which this model does not have")
+        if among is None or name in among:
+            found[name] = _cut_tensor(name, tensors[name], by_dim)
+    return found
 
 
 def entries_of(cuts: Sequence[Cut], removed: bool, role: str | None = None) -> Removed:

@@ -16,7 +16,7 @@ from peelcli.graph.labels.sizes import Attr, Dim, Op, Source, Tracked, leaves, t
 from peelcli.tensors import tensors_in
 
 OUTPUT_REASON = "its channels are the model's output"
-SECONDS = 60.0  # for one pass
+SECONDS = 60.0  # of computing, for one pass
 
 
 def find_units(module: nn.Module, inputs: tuple[Any, ...], seconds: float = SECONDS) -> Resolved:
@@ -25,14 +25,14 @@ def find_units(module: nn.Module, inputs: tuple[Any, ...], seconds: float = SECO
     Args:
         module: a copy that may be changed, in eval mode, usually on device "meta".
         inputs: positional arguments of its forward.
-        seconds: how long the pass may take.
+        seconds: of computing that the pass may take; a busy machine does not count.
 
     Raises:
         TimeoutError: it took longer.
     """
     Tracked.leaks, Tracked.matches = [], []
     found = Findings(integers=track_attributes(module))
-    deadline = time.monotonic() + seconds
+    deadline = time.thread_time() + seconds
     _run(module, inputs, found, deadline)
     idle = [p for p, m in module.named_modules() if p not in found.ran and m._parameters]
     if idle:
