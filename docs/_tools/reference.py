@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import sys
+import tomllib
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -23,11 +23,6 @@ from typer.utils import get_params_from_function
 from peelcli.cli.main import app
 from peelcli.files import write_text_atomically
 from peelcli.report import schema
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 DOCS = Path(__file__).resolve().parents[1]
 NOTE = "<!-- Made by docs/_tools/reference.py; do not edit. -->"
