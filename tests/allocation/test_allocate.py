@@ -8,12 +8,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from peelcli.allocation.allocate import ALLOCATORS, allocate
+from peelcli.allocation.allocate import ALLOCATORS, allocate, backbone
 from peelcli.allocation.greedy import losses, worth_of_widths
 from peelcli.allocation.meter import Meter
 from peelcli.errors import BudgetOutOfReach, NothingToPrune
 from peelcli.graph import cost
-from peelcli.records import GroupScore, Limit, Scores
+from peelcli.records import GroupScore, Limit, Scores, Share, Size, Table
 from tests.support import graphs
 
 METHODS = tuple(ALLOCATORS)
@@ -56,6 +56,14 @@ def test_uniform_by_hand():
     assert allocate(graph, graphs.scores(graph, (9.0, 1.0)), macs(64), "uniform") == (5, 12)
 
 
+def test_uniform_trades_by_how_far_groups_are_behind():
+    # 6 w1 + 5 w2 <= 107, both of 16; a step from w is worth (16 - w)^2 - (15 - w)^2. Short of (10, 10) is (9, 9), 99,
+    # and b's step is the cheaper of equal ones, 104. One of b for one of a loses nothing: (10, 9), 105, below 98.5 %.
+    # Now (11, 8) loses 15 - 11 for 1 MAC more, (12, 7) would lose 32 - 20 for 2. 106 of 107 is enough to stop losing.
+    graph = graphs.graph([graphs.group("a", 16), graphs.group("b", 16)], (graphs.product(6, 0), graphs.product(5, 1)))
+    assert allocate(graph, graphs.scores(graph, (9.0, 1.0)), macs(107), "uniform") == (11, 8)
+
+
 def test_greedy_by_hand():
     # 10 w1 + 20 w2 = 90, budget 60; a channel of a is worth 3, 2, 1 and of b 9, 6, 3. Losses a MAC: a .1 .2 .3, b .15
     # .3 .45: a to 2 (80), b to 2 (60).
@@ -96,11 +104,46 @@ def test_the_limit_that_can_t_hold_is_named():
         allocate(graphs.TWO, graphs.scores(graphs.TWO, (3.0, 1.0)), limits, "peel")
 
 
+def test_what_can_be_reached_is_told_in_the_unit_of_the_limit():
+    # 1,234,567 parameters, or multiply-adds, a channel; 3 ms for one channel, 8 ms for two
+    large = (graphs.product(1_234_567, 0),)
+    table = Table("a", (Size(0, (Share(0, 1, 1),)),), ((1, 2),), (3_000_000, 8_000_000))
+    graph = graphs.graph([graphs.group("a", 2)], large, large, large)
+    graph = replace(graph, cost=replace(graph.cost, latency=(table,)))
+    told = {
+        "params": "the least parameters that this model can reach is 1.235 M (1234567); the budget is 999 (999)",
+        "macs": "the least MACs that this model can reach is 1.23 MMACs (1234567); the budget is 999 MACs (999)",
+        "thop_macs": "the least MACs as thop counts them that this model can reach is 1.23 MMACs (1234567); "
+        "the budget is 999 MACs (999)",
+        "latency": "the least latency that this model can reach is 3 ms; the budget is 0.999 us",
+    }
+    for count, message in told.items():
+        with pytest.raises(BudgetOutOfReach) as caught:
+            allocate(graph, graphs.scores(graph, (1.0,)), [Limit(count, 999)], "peel")
+        assert caught.value.message == message
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_to_prune(method):
     graph = graphs.graph([graphs.group("a", 8, locked=True)], (graphs.product(1, 0),))
-    with pytest.raises(NothingToPrune):
+    with pytest.raises(NothingToPrune) as caught:
         allocate(graph, graphs.scores(graph, (1.0,)), macs(7), method)
+    assert caught.value.message == "no layer's width can change in this model"
+    assert caught.value.hint == "`peel inspect` says why, group by group"
+
+
+def test_the_backbone_by_hand():
+    # 4 w1 w2 <= 40, half of it the pool: just short of (3, 3), which would cost 36 of 20
+    assert backbone(graphs.TWO, macs(40), "peel", 0.5) == pytest.approx((3, 3))
+    assert backbone(graphs.TWO, macs(40), "peel", 0.2) == pytest.approx((3, 3))  # 32; 4 * 2 * 2 = 16 fits
+    assert backbone(graphs.TWO, macs(40), "peel", 0.05) == pytest.approx((4, 4))  # 38 hold 36
+
+
+def test_no_backbone_where_no_pool_is_shared_out():
+    assert backbone(graphs.TWO, macs(40), "uniform", 0.5) == ()
+    assert backbone(graphs.TWO, macs(40), "greedy", 0.5) == ()
+    assert backbone(graphs.TWO, macs(256), "peel", 0.5) == ()  # the budget is met already
+    assert backbone(graphs.TWO, macs(255), "peel", 0.5) != ()
 
 
 @st.composite
@@ -192,6 +235,14 @@ def test_losses_by_hand_and_each_bundle_once():
     assert losses(meter, worth, (2, 4)) == [1.0, 1.0]
     assert losses(meter, worth, (1, 2)) == [3.0, 4.0]
     assert losses(meter, worth, (0, 0)) == [6.0, 9.0]
+
+
+def test_what_does_not_match_is_no_loss():
+    meter = Meter(LINES, macs(100))
+    curves = worth_of_widths(meter, losing(LINES, [1.0] * 8, [1.0] * 8))
+    for worth, widths in ((curves[:1], (3, 3)), (curves, (3,))):
+        with pytest.raises(ValueError, match="zip"):
+            losses(meter, worth, widths)
 
 
 def test_greedy_counts_the_loss_of_a_bundle_once():
