@@ -50,6 +50,16 @@ def test_the_pool_bounds_what_the_score_can_do():
     assert allocate(graph, scores, macs(100), "peel", pool=0.75) == (88, 12)
 
 
+def test_a_step_is_worth_its_part_of_the_layer_s_score():
+    # 2 w1 + 4 w2 <= 27, a of 1 .. 4 and b of 2, 4, 6. The backbone of 13.5 is short of (2.7, 4), and growth by shares 1/3
+    # and 2/3 ends short of (3.3, 6): (3, 4), then a's step, (4, 4) = 24. Only three of a for one of b use more, (1, 6):
+    # that would lose 1 * 3/4 for 2 * 2/6.
+    groups = [graphs.group("a", 4), graphs.group("b", 6, step=2, floor=2)]
+    graph = graphs.graph(groups, (graphs.product(2, 0), graphs.product(4, 1)))
+    assert allocate(graph, graphs.scores(graph, (1.0, 2.0)), macs(27), "peel") == (4, 4)
+    assert allocate(graph, graphs.scores(graph, (1.0, 2.5)), macs(27), "peel") == (1, 6)
+
+
 def test_uniform_by_hand():
     # 8 and 16 channels, w1 w2 <= 64. 11/16 of both: (5, 11) = 55; 12/16: (6, 12) = 72. One step of b: (5, 12) = 60.
     graph = graphs.graph([graphs.group("a", 8), graphs.group("b", 16)], (graphs.product(1, 0, 1),))
@@ -243,6 +253,8 @@ def test_what_does_not_match_is_no_loss():
     for worth, widths in ((curves[:1], (3, 3)), (curves, (3,))):
         with pytest.raises(ValueError, match="zip"):
             losses(meter, worth, widths)
+    with pytest.raises(ValueError, match="zip"):
+        worth_of_widths(meter, losing(graphs.graph(LINES.groups[:1], ()), [1.0] * 8))
 
 
 def test_greedy_counts_the_loss_of_a_bundle_once():

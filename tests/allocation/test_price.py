@@ -59,6 +59,17 @@ def test_what_takes_no_time_keeps_its_score():
     assert per_time(meter, [3.0, 2.0], (5, 5)) == [3.0, 2.0]
 
 
+def test_what_takes_time_without_multiply_adds_keeps_its_score():
+    graph = replace(PLAIN, cost=replace(timed(30, 10).cost, macs=PLAIN.cost.macs[1:]))
+    meter = Meter(graph, [Limit("latency", 200)])
+    assert per_time(meter, [3.0, 2.0], (5, 5)) == [3.0, pytest.approx(2.0 * (1 / 2) / (1 / 8))]
+
+
+def test_a_score_for_each_group():
+    with pytest.raises(ValueError, match="zip"):
+        per_time(Meter(timed(30, 10), [Limit("latency", 200)]), [3.0], (5, 5))
+
+
 def test_without_a_bound_of_latency_nothing_changes():
     meter = Meter(timed(30, 10), [Limit("macs", 100)])
     assert per_time(meter, [3.0, 2.0], (5, 5)) == [3.0, 2.0]
@@ -69,10 +80,11 @@ def test_a_group_that_can_not_grow_keeps_its_score():
     assert per_time(meter, [3.0, 2.0], (10, 5))[0] == 3.0
 
 
+@pytest.mark.parametrize("additive", [True, False])
 @pytest.mark.parametrize("method", ["peel", "greedy", "uniform"])
-def test_a_bound_of_latency_holds_with_others(method):
+def test_a_bound_of_latency_holds_with_others(method, additive):
     graph = timed(30, 10)
-    scores = graphs.scores(graph, [1.0, 1.0])
+    scores = replace(graphs.scores(graph, [1.0, 1.0]), additive=additive)
     widths = allocate(graph, scores, [Limit("latency", 200), Limit("macs", 150)], method)
     assert cost.evaluate(graph.cost.latency, widths) <= 200
     assert cost.evaluate(graph.cost.macs, widths) <= 150
