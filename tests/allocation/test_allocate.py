@@ -51,8 +51,8 @@ def test_the_pool_bounds_what_the_score_can_do():
 
 
 def test_a_step_is_worth_its_part_of_the_layer_s_score():
-    # 2 w1 + 4 w2 <= 27, a of 1 .. 4 and b of 2, 4, 6. The backbone of 13.5 is short of (2.7, 4), and growth by shares 1/3
-    # and 2/3 ends short of (3.3, 6): (3, 4), then a's step, (4, 4) = 24. Only three of a for one of b use more, (1, 6):
+    # 2 w1 + 4 w2 <= 27, a of 1 .. 4 and b of 2, 4, 6. The backbone of 13.5 is short of (2.7, 4), growth by shares 1/3
+    # and 2/3 ends short of (3.3, 6): (3, 4), then a's step, (4, 4), 24. Only three of a for one of b use more, (1, 6):
     # that would lose 1 * 3/4 for 2 * 2/6.
     groups = [graphs.group("a", 4), graphs.group("b", 6, step=2, floor=2)]
     graph = graphs.graph(groups, (graphs.product(2, 0), graphs.product(4, 1)))

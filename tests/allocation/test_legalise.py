@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from peelcli.allocation.legalise import legalise
 from peelcli.allocation.meter import Meter
-from peelcli.records import Limit
+from peelcli.records import Limit, Term
 from tests.support import graphs
 
 
@@ -45,9 +45,10 @@ def test_a_trade_uses_what_no_step_can():
 def test_no_trade_that_loses_gain_where_enough_is_used():
     # The same, but b's channels are worth 4: (5, 5) would lose 1. Of 490 MACs 488 are used, that is enough.
     graph = graphs.graph([graphs.group("a", 8), graphs.group("b", 8)], (graphs.product(3, 0), graphs.product(7, 1)))
-    graph = graphs.graph(graph.groups, (*graph.cost.macs, graphs.Term("fixed", 440, ())))
+    graph = graphs.graph(graph.groups, (*graph.cost.macs, Term("fixed", 440, ())))
     assert legalise(graphs.meter(graph, macs=490), (1.0, 6.0), worth(1, 4)) == (2, 6)
-    assert legalise(graphs.meter(graph, macs=490), (1.0, 6.0), worth(1, 1)) == (5, 5)
+    for least in (3, 2.5, 1):  # 3 for 3 loses nothing, 3 for 2.5 gains half
+        assert legalise(graphs.meter(graph, macs=490), (1.0, 6.0), worth(1, least)) == (5, 5)
 
 
 def test_after_a_trade_steps_are_tried_again():
@@ -55,6 +56,47 @@ def test_after_a_trade_steps_are_tried_again():
     # of a loses nothing and uses more: (4, 1), 16. Now a's fits: (5, 1), 19.
     graph = graphs.graph([graphs.group("a", 5), graphs.group("b", 3)], (graphs.product(3, 0, 1), graphs.product(4, 1)))
     assert legalise(graphs.meter(graph, macs=19), (1.0, 1.0), worth(1, 3)) == (5, 1)
+
+
+def test_what_others_made_dearer_waits_for_its_turn():
+    # 4 w1 w2 + 5 w3, and so much is fixed that nothing is traded; 12 are left at (1, 1, 1). a's step is worth 10 for 4,
+    # b's 6 for 4, c's 4 for 5. Once a has grown, b's costs 8: c's comes first, and then b's does not fit.
+    terms = (graphs.product(4, 0, 1), graphs.product(5, 2), Term("fixed", 99_991, ()))
+    graph = graphs.graph([graphs.group(name, 2) for name in "abc"], terms)
+    assert legalise(graphs.meter(graph, macs=100_012), (1.0, 1.0, 1.0), worth(10, 6, 4)) == (2, 1, 2)
+    assert legalise(graphs.meter(graph, macs=100_017), (1.0, 1.0, 1.0), worth(10, 6, 4)) == (2, 2, 2)
+
+
+def test_trades_see_what_is_cheap_among_much_that_is_dear():
+    # The trade of above beside five groups whose steps never fit.
+    names, dear = [f"dear{n}" for n in range(5)], tuple(graphs.product(100, 2 + n) for n in range(5))
+    groups = [graphs.group(name, 8) for name in ("a", "b", *names)]
+    meter = graphs.meter(graphs.graph(groups, (graphs.product(3, 0), graphs.product(7, 1), *dear)), macs=550)
+    assert legalise(meter, (1.0, 6.0, *[1.0] * 5), worth(1, 1, *[1] * 5))[:2] == (5, 5)
+
+
+def test_the_cheapest_step_up_is_one_to_trade_for():
+    # 8 w1 + 7 w2 <= 65 from (1, 8), 64: one of b, which is full, for one of a
+    graph = graphs.graph([graphs.group("a", 8), graphs.group("b", 8)], (graphs.product(8, 0), graphs.product(7, 1)))
+    assert legalise(graphs.meter(graph, macs=65), (1.0, 8.0), worth(1, 1)) == (2, 7)
+
+
+def test_of_equal_trades_the_first_is_made():
+    # the same with a second group like a
+    terms = (graphs.product(8, 0), graphs.product(7, 1), graphs.product(8, 2))
+    graph = graphs.graph([graphs.group(name, 8) for name in "abc"], terms)
+    assert legalise(graphs.meter(graph, macs=73), (1.0, 8.0, 1.0), worth(1, 1, 1)) == (2, 7, 1)
+
+
+def test_a_trade_that_loses_is_made_below_98_5_percent_only():
+    # 4 w1 + 3 w2 and what is fixed; one of b, which is worth 2, for one of a, which is worth 1
+    def traded(fixed: int, bound: int) -> tuple[int, ...]:
+        terms = (graphs.product(4, 0), graphs.product(3, 1), Term("fixed", fixed, ()))
+        graph = graphs.graph([graphs.group("a", 2), graphs.group("b", 2)], terms)
+        return legalise(graphs.meter(graph, macs=bound), (1.0, 2.0), worth(1, 2))
+
+    assert traded(187, 200) == (1, 2)  # 197 of 200 are 98.5 %
+    assert traded(186, 199) == (2, 1)
 
 
 def test_a_free_step_is_taken():
