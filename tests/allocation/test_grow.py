@@ -54,6 +54,11 @@ def test_growth_by_hand():
     assert meter.down_to_legal(grown) == (4, 2)
 
 
+def test_a_backbone_has_every_group():
+    with pytest.raises(ValueError, match="zip"):
+        grow(graphs.meter(graphs.TWO, macs=40), (2.0,), (3.0, 1.0), 1.0)
+
+
 def test_what_is_full_returns_its_share():
     # Cost 10 (w1 + w2), budget 120, from (1, 6). Shares .9 and .1: the first is full at 4 long before the second,
     # which alone grows on to 8: 10 (4 + 8) = 120.

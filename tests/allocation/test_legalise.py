@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from peelcli.allocation.legalise import legalise
 from peelcli.allocation.meter import Meter
-from peelcli.records import Limit, Term
+from peelcli.records import ChannelGraph, Limit, Term
 from tests.support import graphs
 
 
@@ -97,6 +98,58 @@ def test_a_trade_that_loses_is_made_below_98_5_percent_only():
 
     assert traded(187, 200) == (1, 2)  # 197 of 200 are 98.5 %
     assert traded(186, 199) == (2, 1)
+
+
+def three(costs: tuple[int, int, int], fixed: int) -> ChannelGraph:
+    """Groups of two channels, each of its cost, beside what is fixed."""
+    terms = tuple(graphs.product(cost, group) for group, cost in enumerate(costs))
+    return graphs.graph([graphs.group(name, 2) for name in "abc"], (*terms, Term("fixed", fixed, ())))
+
+
+def test_of_trades_that_lose_nothing_the_one_that_uses_most():
+    # 995 of 1000 at (1, 2, 1). One of b, worth 1 for 10, against one of a, 2 for 14, or one of c, 5 for 12.
+    graph = three((14, 10, 12), 949)
+    assert legalise(graphs.meter(graph, macs=1000), (1.0, 2.0, 1.0), worth(2, 1, 5)) == (2, 1, 1)
+
+
+def test_of_trades_that_lose_the_one_that_loses_least_for_what_it_uses():
+    # 147 of 150 at (1, 2, 1). One of b, worth 7 for 10, against one of a, 3 for 11: 4 lost for 1. Or against one of c, 1
+    # for 12: 6 lost for 2.
+    graph = three((11, 10, 12), 104)
+    assert legalise(graphs.meter(graph, macs=150), (1.0, 2.0, 1.0), worth(3, 7, 1)) == (1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("steps", "bound", "made"),
+    [
+        (3, 1000, True), (4, 1000, False),  # 99.9 %: near trades only
+        (4, 200, False), (4, 199, True),  # from 99.5 % on
+        (9, 199, True), (10, 199, True), (27, 199, True), (28, 199, False),
+    ],
+)  # fmt: skip
+def test_distant_trades_are_looked_at_below_99_5_percent(steps, bound, made):
+    # one of b, 2 n - 1, for n of a, 2 each; at (1, 2) 1 is left
+    dear = 2 * steps - 1
+    terms = (graphs.product(2, 0), graphs.product(dear, 1), Term("fixed", bound - 3 - 2 * dear, ()))
+    graph = graphs.graph([graphs.group("a", steps + 1), graphs.group("b", 2)], terms)
+    wanted = (steps + 1, 1) if made else (1, 2)
+    assert legalise(graphs.meter(graph, macs=bound), (1.0, 2.0), worth(1, 1)) == wanted
+
+
+def test_from_99_95_percent_on_nothing_is_traded():
+    # 12 w1 + 10 w2, 5 are left at (1, 2)
+    for bound, widths in ((10_000, (1, 2)), (9_999, (2, 1))):
+        terms = (graphs.product(12, 0), graphs.product(10, 1), Term("fixed", bound - 37, ()))
+        graph = graphs.graph([graphs.group("a", 2), graphs.group("b", 2)], terms)
+        assert legalise(graphs.meter(graph, macs=bound), (1.0, 2.0), worth(1, 1)) == widths
+
+
+def test_a_step_costs_the_largest_part_of_a_limit():
+    # 10 are left of 1000 multiply-adds, 8 of 10 parameters. a's step takes 1 % of the former, for 1; b's takes 0.1 % and
+    # 20 %, for 10. Once a has grown all is used.
+    macs = (graphs.product(10, 0), graphs.product(1, 1), Term("fixed", 979, ()))
+    graph = graphs.graph([graphs.group("a", 2), graphs.group("b", 2)], macs, (graphs.product(2, 1),))
+    assert legalise(graphs.meter(graph, macs=1000, params=10), (1.0, 1.0), worth(1, 10)) == (2, 1)
 
 
 def test_a_free_step_is_taken():

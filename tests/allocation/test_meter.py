@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +34,18 @@ def test_the_tightest_limit_counts():
     assert meter.fits((100, 8))
     assert not meter.fits((101, 8))
     assert not meter.fits((100, 9))
+
+
+def test_counts_are_those_of_the_limits():
+    meter = graphs.meter(graphs.TWO, macs=100, params=8)
+    with pytest.raises(ValueError, match="zip"):
+        meter.counts_after((80,), (5, 4), {0: 6})
+    with pytest.raises(ValueError, match="zip"):
+        meter.fits((80,))
+    with pytest.raises(ValueError, match="zip"):
+        meter.used((80,))
+    with pytest.raises(ValueError, match="zip"):
+        meter.down_to_legal((5.0,))
 
 
 @given(graphs.any_graph(), st.data())
