@@ -113,8 +113,8 @@ def test_of_trades_that_lose_nothing_the_one_that_uses_most():
 
 
 def test_of_trades_that_lose_the_one_that_loses_least_for_what_it_uses():
-    # 147 of 150 at (1, 2, 1). One of b, worth 7 for 10, against one of a, 3 for 11: 4 lost for 1. Or against one of c, 1
-    # for 12: 6 lost for 2.
+    # 147 of 150 at (1, 2, 1). One of b, worth 7 for 10, against one of a, 3 for 11: 4 lost for 1. Or against one of c,
+    # 1 for 12: 6 lost for 2.
     graph = three((11, 10, 12), 104)
     assert legalise(graphs.meter(graph, macs=150), (1.0, 2.0, 1.0), worth(3, 7, 1)) == (1, 1, 2)
 
@@ -145,8 +145,8 @@ def test_from_99_95_percent_on_nothing_is_traded():
 
 
 def test_a_step_costs_the_largest_part_of_a_limit():
-    # 10 are left of 1000 multiply-adds, 8 of 10 parameters. a's step takes 1 % of the former, for 1; b's takes 0.1 % and
-    # 20 %, for 10. Once a has grown all is used.
+    # 10 are left of 1000 multiply-adds, 8 of 10 parameters. a's step takes 1 % of the former, for 1; b's takes 0.1 %
+    # and 20 %, for 10. Once a has grown all is used.
     macs = (graphs.product(10, 0), graphs.product(1, 1), Term("fixed", 979, ()))
     graph = graphs.graph([graphs.group("a", 2), graphs.group("b", 2)], macs, (graphs.product(2, 1),))
     assert legalise(graphs.meter(graph, macs=1000, params=10), (1.0, 1.0), worth(1, 10)) == (2, 1)
