@@ -50,6 +50,14 @@ def test_the_pool_bounds_what_the_score_can_do():
     assert allocate(graph, scores, macs(100), "peel", pool=0.75) == (88, 12)
 
 
+def test_half_is_the_pool_and_scores_count_as_they_are_where_nothing_is_said():
+    graph = graphs.graph([graphs.group("a", 100), graphs.group("b", 100)], (graphs.product(1, 0), graphs.product(1, 1)))
+    scores = graphs.scores(graph, (3.0, 1.0))
+    said = {(pool, tau): allocate(graph, scores, macs(100), "peel", pool, tau) for pool in (0.5, 0.9) for tau in (1, 2)}
+    assert len(set(said.values())) == 4
+    assert allocate(graph, scores, macs(100), "peel") == said[0.5, 1]
+
+
 def test_a_step_is_worth_its_part_of_the_layer_s_score():
     # 2 w1 + 4 w2 <= 27, a of 1 .. 4 and b of 2, 4, 6. The backbone of 13.5 is short of (2.7, 4), growth by shares 1/3
     # and 2/3 ends short of (3.3, 6): (3, 4), then a's step, (4, 4), 24. Only three of a for one of b use more, (1, 6):

@@ -23,6 +23,10 @@ def test_the_even_backbone_by_hand():
     assert meter.down_to_legal(even(meter, 0.5)) == (2, 2)
 
 
+def test_where_all_fits_even_is_full():
+    assert even(graphs.meter(graphs.TWO, macs=256)) == (8.0, 8.0)
+
+
 def test_no_backbone_is_below_the_floors():
     graph = graphs.graph([graphs.group("a", 8, floor=4), graphs.group("b", 8)], (graphs.product(1, 0, 1),))
     assert even(graphs.meter(graph, macs=8), 0.1) == (4.0, 1.0)
