@@ -8,7 +8,7 @@ BIN := .venv/bin
 # One thread a worker: two workers on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help venv lint types layers format check test test-slow faults audit demo docs reference zoo accuracy schemas clean
+.PHONY: help venv lint types layers format check test test-slow faults mutation coverage audit demo docs reference zoo accuracy schemas clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -40,6 +40,16 @@ test-slow: venv  ## the tests that take minutes or large models
 
 faults: venv  ## bad input of every kind to every command: minutes; FAULT_SEED=7 makes other files
 	$(PYTEST) -m faults tests/faults
+
+mutation: venv  ## break what decides the widths, line by line, and see that a test fails: some ten minutes
+	$(BIN)/python -m pip install --quiet -c constraints.txt 'mutmut==3.8.1'
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutmut run --max-children $(WORKERS)
+	$(BIN)/python -m tests.support.mutation
+
+coverage: venv  ## the tests with coverage: 92 % of all lines, every line of the rooms without tensors
+	rm -f .coverage .coverage.*
+	$(PYTEST) --cov --cov-report= $(TESTS)
+	$(BIN)/python -m tests.support.coverage
 
 audit: venv  ## ask for known vulnerabilities of the tested versions; needs the network
 	$(BIN)/python -m pip install --quiet 'pip-audit>=2.9'
@@ -74,5 +84,5 @@ schemas: venv  ## write the JSON schemas in docs/ again
 	from peelcli.report import schema; [write(Path("docs", name), text) for name, text in schema.texts().items()]'
 
 clean:  ## remove .venv and all caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from tests.support.station import Station
 
@@ -35,6 +35,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("peel", deadline=None, derandomize=True)  # noisy machines: no test asserts a time
+# Every mutant is met by these, most of them by hand-worked cases: few examples, and none is made smaller.
+settings.register_profile(
+    "mutation", settings.get_profile("peel"), max_examples=15, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile("peel")
 
 PATIENCE = 300.0  # seconds, for a command on a busy machine

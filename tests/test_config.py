@@ -191,3 +191,13 @@ def test_a_bound_of_latency(text, share, written):
 def test_no_bound_of_latency(value):
     with pytest.raises(UsageError, match="--latency"):
         config.pick(Budget, {"latency": value})
+
+
+def test_bounds_that_are_read_already_are_taken_as_they_are():
+    bound = Budget(latency="5ms").latency
+    assert Budget(latency=bound).latency == bound
+
+
+@pytest.mark.parametrize(("data", "synthetic"), [(None, False), ("synthetic", True), ("samples.npz", False)])
+def test_whether_samples_are_made_up(data, synthetic):
+    assert Calibration(data=data).synthetic is synthetic

@@ -273,3 +273,55 @@ def test_what_was_written_is_known(tmp_path):
     files.write_text_atomically(tmp_path / "yes.json", "{}\n")
     assert tmp_path / "yes.json" in files.written()
     assert tmp_path / "no.pt" not in files.written()
+
+
+# --- small ones -------------------------------------------------------------------------------------------------------
+
+
+def test_weights_lie_beside_their_program(tmp_path):
+    assert files.weights_beside(tmp_path / "slim.py") == tmp_path / "slim.safetensors"
+
+
+def test_checkpoints_of_one_round_or_several(tmp_path):
+    assert files.checkpoints_in(tmp_path) == []
+    for place in (tmp_path, tmp_path / "round-1", tmp_path / "round-2", tmp_path / "other"):
+        place.mkdir(exist_ok=True)
+        (place / files.CHECKPOINT).touch()
+    found = [path.parent.relative_to(tmp_path).as_posix() for path in files.checkpoints_in(tmp_path)]
+    assert sorted(found) == [".", "round-1", "round-2"]
+
+
+@pytest.mark.parametrize(("old", "taken"), [("# Written by peel 0.1\n", True), ("", True), ("import os\n", False)])
+def test_only_programs_of_our_own_are_written_over(tmp_path, old, taken):
+    (tmp_path / "slim.py").write_text(old)
+    if taken:
+        files.check_targets([tmp_path / "slim.py"], None, {".py"})
+    else:
+        with pytest.raises(UsageError, match="won't replace it"):
+            files.check_targets([tmp_path / "slim.py"], None, {".py"})
+
+
+def test_a_program_that_can_not_be_read_is_not_written_over(tmp_path, monkeypatch):
+    def unreadable(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "denied")
+
+    (tmp_path / "slim.py").write_text("# Written by peel\n")
+    monkeypatch.setattr(Path, "open", unreadable)
+    with pytest.raises(UsageError, match="won't replace it"):
+        files.check_targets([tmp_path / "slim.py"], None, {".py"})
+
+
+def test_a_part_of_a_staged_file_is_changed(tmp_path):
+    (tmp_path / "a").write_bytes(b"0123456789")
+    files.overwrite(tmp_path / "a", 3, b"xyz")
+    assert (tmp_path / "a").read_bytes() == b"012xyz6789"
+
+
+def test_a_full_disk_is_told_where_a_part_is_changed(tmp_path, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a").write_bytes(b"0123456789")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ExportError):
+        files.overwrite(tmp_path / "a", 3, b"xyz")

@@ -80,6 +80,18 @@ def test_no_worse_than_a_baseline():
     assert [name for name, verdict in strict.items() if not verdict.ok] == ["agreement"]
 
 
+def test_bounds_that_are_read_already_are_taken_as_they_are():
+    first = check_settings({"max_params": "50%"})
+    assert check_settings({"max_params": first.max_params}) == first
+
+
+def test_figures_that_only_one_side_has_are_no_regression():
+    base = replace(AFTER, metric="miou", agreement=None, params=0)
+    found = verdicts(baseline=base, against="base.json")
+    assert {"agreement", "metric_value"} & found.keys() == set()
+    assert "against 0 (of 0)" in found["params"].told
+
+
 def test_memory_of_a_file_is_not_held_against_that_of_a_module():
     base = replace(AFTER, kind="module", peak_bytes=1)
     assert "peak_bytes" not in verdicts(baseline=base, against="base.json")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from peelcli import plans
 from peelcli.errors import PlanError
-from peelcli.records import Attribute, Costs, Cut, Group, Limit, Locked, ModelId, Plan, Slice
+from peelcli.records import Attribute, Blend, Costs, Cut, Group, Limit, Locked, ModelId, Plan, Slice
 
 
 def each(count: int, offset: int = 0, repeat: int = 1) -> tuple[tuple[int, ...], ...]:
@@ -175,6 +175,9 @@ def index_maps(draw, full):
     return tuple(draw(st.lists(row, min_size=full, max_size=full)))
 
 
+some_operands = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=2)
+
+
 @st.composite
 def cuts(draw, name):
     size, count = draw(st.integers(1, 3)), draw(st.integers(1, 5))
@@ -202,6 +205,10 @@ def cuts(draw, name):
             )
         ),
         locked=locked,
+        blends=tuple(
+            Blend(draw(nonempty), draw(st.integers(0, 9)), tuple(operands), draw(st.integers(-1, 3)), indices)
+            for operands, indices in draw(st.lists(st.tuples(some_operands, index_maps(full)), max_size=2))
+        ),
     )
     width = draw(st.sampled_from(group.legal_widths()))
     kept = draw(st.permutations(bundles))[: width // size]
@@ -237,6 +244,12 @@ def test_every_plan_comes_back_exactly(plan):
     text = plans.to_json(plan)
     assert plans.from_json(text) == plan
     assert plans.to_json(plans.from_json(text)) == text
+
+
+@pytest.mark.parametrize(("settings", "seed"), [((), 0), ((("seed", "7"),), 7), ((("seed", "soon"),), 0)])
+def test_the_seed_of_a_plan(settings, seed):
+    costs = Costs(1, 1, 1)
+    assert plans.seed(Plan(ModelId("net", "", ""), (), settings, (), costs, costs, ())) == seed
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def _uniform(meter: Meter, scores: Scores, pool: float, tau: float) -> Widths:
 
     def behind(group: int, width: int, wider: int) -> float:
         full = meter.graph.groups[group].full
-        return ((1.0 - width / full) ** 2 - (1.0 - wider / full) ** 2) / 2
+        return (1.0 - width / full) ** 2 - (1.0 - wider / full) ** 2
 
     return legalise(meter, even(meter), behind)
 

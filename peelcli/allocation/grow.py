@@ -34,8 +34,8 @@ def even(meter: Meter, budget_share: float = 1.0) -> Wishes:
 
 
 def shares(meter: Meter, scores: Sequence[float], tau: float) -> tuple[float, ...]:
-    """Each group's part of the pool: score^tau / sum(score^tau) over the groups that have a choice."""
-    top = max((scores[g] for g in meter.free), default=0.0)
+    """Each group's part of the pool: score^tau / sum(score^tau) over the groups that have a choice, one at least."""
+    top = max(scores[g] for g in meter.free)
     powers = {g: (scores[g] / top) ** tau if top > 0 else 1.0 for g in meter.free}
     total = sum(powers.values())
     return tuple(powers.get(g, 0.0) / total for g in range(len(scores)))

@@ -142,10 +142,11 @@ class _Spender:
         """(change of the tightest limit's use, group, new width) for up to `reach` steps of every free group."""
         used = self.meter.used(self.counts)
         for group in self.meter.free:
-            width: int | None = self.widths[group]
+            width = self.widths[group]
             for _ in range(reach):
-                width = move(group, width) if width is not None else None
-                if width is None:
+                following = move(group, width)
+                if following is None:
                     break
+                width = following
                 after = self.meter.counts_after(self.counts, self.widths, {group: width})
                 yield self.meter.used(after) - used, group, width

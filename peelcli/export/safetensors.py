@@ -142,7 +142,7 @@ def _tied_in(metadata: Mapping[str, str], stored: Set[str], path: Path) -> dict[
         tied = json.loads(metadata.get(TIED_KEY, "{}"))
         if stored >= set(tied.values()):
             return dict(tied)
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         pass
     raise SourceError(f"{path} is damaged: its table of tied tensors can't be read")
 

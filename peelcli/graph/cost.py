@@ -37,17 +37,17 @@ def table_at(table: Table, widths: Sequence[int]) -> int:
         for axis, (low, part) in enumerate(positions):
             upper = corner >> axis & 1
             weight *= part if upper else 1.0 - part
-            index = index * len(table.knots[axis]) + min(low + upper, len(table.knots[axis]) - 1)
-        value += weight * table.values[index] if weight else 0.0
+            index = index * len(table.knots[axis]) + low + upper
+        value += weight * table.values[index] if weight else 0.0  # without weight it may be past the last knot
     return round(value)
 
 
 def _between(size: int, knots: Sequence[int]) -> tuple[int, float]:
     """The knot at or below a size, and how far the size is on the way to the next one, 0 to 1."""
-    low = min(max(bisect_right(knots, size) - 1, 0), len(knots) - 1)
-    if low == len(knots) - 1 or size <= knots[low]:
+    low = max(bisect_right(knots, size) - 1, 0)
+    if low == len(knots) - 1:
         return low, 0.0
-    return low, (size - knots[low]) / (knots[low + 1] - knots[low])
+    return low, max(0, size - knots[low]) / (knots[low + 1] - knots[low])
 
 
 def evaluate(polynomial: Polynomial, widths: Sequence[int]) -> int:

@@ -61,7 +61,7 @@ class Cache:
 
     def _read(self) -> Iterator[tuple[str, float]]:
         """What is there; nothing where it can't be read, or is of another machine."""
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError, LookupError, RecursionError):
             data = json.loads(self.path.read_text("utf-8"))
             if data.get("machine") == self._owner:
                 for key, seconds in data["seconds"].items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from peelcli.records import Cut, Run
+from peelcli.records import Run
 from peelcli.report import comparison, follows
 from peelcli.report.document import counts, used
 from peelcli.report.escaping import markdown as escape
@@ -101,10 +101,6 @@ def _widths(run: Run) -> Iterator[str]:
     ]
     if limits:
         yield from _table(["budget", "at most", "after", "used"], limits)
-
-
-def _kept(cut: Cut) -> str:
-    return "locked" if cut.group.locked else short(cut.width / cut.group.full)
 
 
 def _fidelity(run: Run) -> Iterator[str]:

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from peelcli.allocation.allocate import ALLOCATORS, allocate
+from peelcli.allocation.allocate import ALLOCATORS, allocate, backbone
 from peelcli.allocation.greedy import losses, worth_of_widths
 from peelcli.allocation.meter import Meter
 from peelcli.errors import BudgetOutOfReach, NothingToPrune
 from peelcli.graph import cost
-from peelcli.records import GroupScore, Limit, Scores
+from peelcli.records import GroupScore, Limit, Scores, Share, Size, Table
 from tests.support import graphs
 
 METHODS = tuple(ALLOCATORS)
@@ -50,10 +50,36 @@ def test_the_pool_bounds_what_the_score_can_do():
     assert allocate(graph, scores, macs(100), "peel", pool=0.75) == (88, 12)
 
 
+def test_half_is_the_pool_and_scores_count_as_they_are_where_nothing_is_said():
+    graph = graphs.graph([graphs.group("a", 100), graphs.group("b", 100)], (graphs.product(1, 0), graphs.product(1, 1)))
+    scores = graphs.scores(graph, (3.0, 1.0))
+    said = {(pool, tau): allocate(graph, scores, macs(100), "peel", pool, tau) for pool in (0.5, 0.9) for tau in (1, 2)}
+    assert len(set(said.values())) == 4
+    assert allocate(graph, scores, macs(100), "peel") == said[0.5, 1]
+
+
+def test_a_step_is_worth_its_part_of_the_layer_s_score():
+    # 2 w1 + 4 w2 <= 27, a of 1 .. 4 and b of 2, 4, 6. The backbone of 13.5 is short of (2.7, 4), growth by shares 1/3
+    # and 2/3 ends short of (3.3, 6): (3, 4), then a's step, (4, 4), 24. Only three of a for one of b use more, (1, 6):
+    # that would lose 1 * 3/4 for 2 * 2/6.
+    groups = [graphs.group("a", 4), graphs.group("b", 6, step=2, floor=2)]
+    graph = graphs.graph(groups, (graphs.product(2, 0), graphs.product(4, 1)))
+    assert allocate(graph, graphs.scores(graph, (1.0, 2.0)), macs(27), "peel") == (4, 4)
+    assert allocate(graph, graphs.scores(graph, (1.0, 2.5)), macs(27), "peel") == (1, 6)
+
+
 def test_uniform_by_hand():
     # 8 and 16 channels, w1 w2 <= 64. 11/16 of both: (5, 11) = 55; 12/16: (6, 12) = 72. One step of b: (5, 12) = 60.
     graph = graphs.graph([graphs.group("a", 8), graphs.group("b", 16)], (graphs.product(1, 0, 1),))
     assert allocate(graph, graphs.scores(graph, (9.0, 1.0)), macs(64), "uniform") == (5, 12)
+
+
+def test_uniform_trades_by_how_far_groups_are_behind():
+    # 6 w1 + 5 w2 <= 107, both of 16; a step from w is worth (16 - w)^2 - (15 - w)^2. Short of (10, 10) is (9, 9), 99,
+    # and b's step is the cheaper of equal ones, 104. One of b for one of a loses nothing: (10, 9), 105, below 98.5 %.
+    # Now (11, 8) loses 15 - 11 for 1 MAC more, (12, 7) would lose 32 - 20 for 2. 106 of 107 is enough to stop losing.
+    graph = graphs.graph([graphs.group("a", 16), graphs.group("b", 16)], (graphs.product(6, 0), graphs.product(5, 1)))
+    assert allocate(graph, graphs.scores(graph, (9.0, 1.0)), macs(107), "uniform") == (11, 8)
 
 
 def test_greedy_by_hand():
@@ -96,11 +122,46 @@ def test_the_limit_that_can_t_hold_is_named():
         allocate(graphs.TWO, graphs.scores(graphs.TWO, (3.0, 1.0)), limits, "peel")
 
 
+def test_what_can_be_reached_is_told_in_the_unit_of_the_limit():
+    # 1,234,567 parameters, or multiply-adds, a channel; 3 ms for one channel, 8 ms for two
+    large = (graphs.product(1_234_567, 0),)
+    table = Table("a", (Size(0, (Share(0, 1, 1),)),), ((1, 2),), (3_000_000, 8_000_000))
+    graph = graphs.graph([graphs.group("a", 2)], large, large, large)
+    graph = replace(graph, cost=replace(graph.cost, latency=(table,)))
+    told = {
+        "params": "the least parameters that this model can reach is 1.235 M (1234567); the budget is 999 (999)",
+        "macs": "the least MACs that this model can reach is 1.23 MMACs (1234567); the budget is 999 MACs (999)",
+        "thop_macs": "the least MACs as thop counts them that this model can reach is 1.23 MMACs (1234567); "
+        "the budget is 999 MACs (999)",
+        "latency": "the least latency that this model can reach is 3 ms; the budget is 0.999 us",
+    }
+    for count, message in told.items():
+        with pytest.raises(BudgetOutOfReach) as caught:
+            allocate(graph, graphs.scores(graph, (1.0,)), [Limit(count, 999)], "peel")
+        assert caught.value.message == message
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_to_prune(method):
     graph = graphs.graph([graphs.group("a", 8, locked=True)], (graphs.product(1, 0),))
-    with pytest.raises(NothingToPrune):
+    with pytest.raises(NothingToPrune) as caught:
         allocate(graph, graphs.scores(graph, (1.0,)), macs(7), method)
+    assert caught.value.message == "no layer's width can change in this model"
+    assert caught.value.hint == "`peel inspect` says why, group by group"
+
+
+def test_the_backbone_by_hand():
+    # 4 w1 w2 <= 40, half of it the pool: just short of (3, 3), which would cost 36 of 20
+    assert backbone(graphs.TWO, macs(40), "peel", 0.5) == pytest.approx((3, 3))
+    assert backbone(graphs.TWO, macs(40), "peel", 0.2) == pytest.approx((3, 3))  # 32; 4 * 2 * 2 = 16 fits
+    assert backbone(graphs.TWO, macs(40), "peel", 0.05) == pytest.approx((4, 4))  # 38 hold 36
+
+
+def test_no_backbone_where_no_pool_is_shared_out():
+    assert backbone(graphs.TWO, macs(40), "uniform", 0.5) == ()
+    assert backbone(graphs.TWO, macs(40), "greedy", 0.5) == ()
+    assert backbone(graphs.TWO, macs(256), "peel", 0.5) == ()  # the budget is met already
+    assert backbone(graphs.TWO, macs(255), "peel", 0.5) != ()
 
 
 @st.composite
@@ -192,6 +253,16 @@ def test_losses_by_hand_and_each_bundle_once():
     assert losses(meter, worth, (2, 4)) == [1.0, 1.0]
     assert losses(meter, worth, (1, 2)) == [3.0, 4.0]
     assert losses(meter, worth, (0, 0)) == [6.0, 9.0]
+
+
+def test_what_does_not_match_is_no_loss():
+    meter = Meter(LINES, macs(100))
+    curves = worth_of_widths(meter, losing(LINES, [1.0] * 8, [1.0] * 8))
+    for worth, widths in ((curves[:1], (3, 3)), (curves, (3,))):
+        with pytest.raises(ValueError, match="zip"):
+            losses(meter, worth, widths)
+    with pytest.raises(ValueError, match="zip"):
+        worth_of_widths(meter, losing(graphs.graph(LINES.groups[:1], ()), [1.0] * 8))
 
 
 def test_greedy_counts_the_loss_of_a_bundle_once():

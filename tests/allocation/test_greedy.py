@@ -42,6 +42,14 @@ def test_only_limits_that_are_broken_count():
     assert greedy(graphs.meter(graph, macs=36, params=3), [[0.0, 1, 2, 3, 3.1], [0.0, 5, 10, 15, 20]]) == (4, 3)
 
 
+def test_limits_count_by_the_part_of_them_that_is_saved():
+    # 100 w1 + 60 w2 = 320 of 270, 5 w2 = 10 of 5. A channel of a loses 1 for 100/270, one of b 2 for 60/270 + 5/5: that
+    # is less, and all that is needed, though of plain numbers a saves more for its loss.
+    macs, params = (graphs.product(100, 0), graphs.product(60, 1)), (graphs.product(5, 1),)
+    graph = graphs.graph([graphs.group("a", 2), graphs.group("b", 2)], macs, params)
+    assert greedy(graphs.meter(graph, macs=270, params=5), [[0.0, 1, 2], [0.0, 2, 4]]) == (2, 1)
+
+
 @given(graphs.any_graph(), st.data())
 def test_it_ends_within_the_limits(graph, data):
     ends = [Meter(graph, [Limit("macs", 1), Limit("params", 1)]).counts(w) for w in (graph.least, graph.full)]

@@ -23,6 +23,10 @@ def test_the_even_backbone_by_hand():
     assert meter.down_to_legal(even(meter, 0.5)) == (2, 2)
 
 
+def test_where_all_fits_even_is_full():
+    assert even(graphs.meter(graphs.TWO, macs=256)) == (8.0, 8.0)
+
+
 def test_no_backbone_is_below_the_floors():
     graph = graphs.graph([graphs.group("a", 8, floor=4), graphs.group("b", 8)], (graphs.product(1, 0, 1),))
     assert even(graphs.meter(graph, macs=8), 0.1) == (4.0, 1.0)
@@ -52,6 +56,11 @@ def test_growth_by_hand():
     grown = grow(meter, (2.0, 2.0), (3.0, 1.0), 1.0)
     assert grown == pytest.approx((5, 3))
     assert meter.down_to_legal(grown) == (4, 2)
+
+
+def test_a_backbone_has_every_group():
+    with pytest.raises(ValueError, match="zip"):
+        grow(graphs.meter(graphs.TWO, macs=40), (2.0,), (3.0, 1.0), 1.0)
 
 
 def test_what_is_full_returns_its_share():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +36,18 @@ def test_the_tightest_limit_counts():
     assert not meter.fits((100, 9))
 
 
+def test_counts_are_those_of_the_limits():
+    meter = graphs.meter(graphs.TWO, macs=100, params=8)
+    with pytest.raises(ValueError, match="zip"):
+        meter.counts_after((80,), (5, 4), {0: 6})
+    with pytest.raises(ValueError, match="zip"):
+        meter.fits((80,))
+    with pytest.raises(ValueError, match="zip"):
+        meter.used((80,))
+    with pytest.raises(ValueError, match="zip"):
+        meter.down_to_legal((5.0,))
+
+
 @given(graphs.any_graph(), st.data())
 def test_changes_are_counted_as_the_whole_is(graph, data):
     meter = Meter(graph, [Limit("macs", 1), Limit("params", 1), Limit("thop_macs", 1)])
@@ -56,3 +69,13 @@ def test_a_width_that_takes_as_long_as_a_wider_one_is_left_out_where_time_counts
     timed = Meter(graph, [Limit("macs", 32), Limit("latency", 35)])
     assert timed.legal == ((24, 32),)
     assert timed.least == (24,)
+
+
+def test_the_others_are_full_where_a_width_is_judged_by_its_time():
+    # a's 8 channels take 10 where b has its 4 channels; where b had 2, as c has, they would take longer than 16
+    groups = [graphs.group("a", 16, step=8, floor=8), graphs.group("b", 4, locked=True), graphs.group("c", 2)]
+    sizes = (Size(0, (Share(0, 1, 1),)), Size(0, (Share(1, 1, 1),)))
+    table = Table("a and b", sizes, ((8, 16), (2, 4)), (50, 10, 30, 30))
+    graph = graphs.graph(groups, ())
+    graph = replace(graph, cost=replace(graph.cost, latency=(table,)))
+    assert Meter(graph, [Limit("latency", 30)]).legal[0] == (8, 16)

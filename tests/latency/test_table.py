@@ -63,11 +63,23 @@ def test_an_interrupted_measurement_keeps_what_it_had(monkeypatch):
     assert CONV.at(16, 32).key() in Cache(Conditions())
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"machine": "another", "seconds": {"k": 1.0}}', '{"seconds": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{",
+        '{"machine": "another", "seconds": {"k": 1.0}}',
+        '{"seconds": 3}',
+        '{"machine": OWNER}',
+        "[" * 100_000,
+    ],
+    ids=["empty", "list", "half", "another", "no-table", "no-times", "deep"],
+)
 def test_a_cache_that_says_nothing_is_made_again(content):
     cache = Cache(Conditions())
     cache.path.parent.mkdir(parents=True)
-    cache.path.write_text(content)
+    cache.path.write_text(content.replace("OWNER", json.dumps(cache._owner)))
     cache = Cache(Conditions())
     assert "k" not in cache
     cache["k"] = 0.5

@@ -15,7 +15,7 @@ from peelcli.footprint import Footprint, LayerCost
 from peelcli.report import comparison, formats
 from peelcli.report.escaping import visible
 from peelcli.report.formats import FORMATS, of_file
-from peelcli.report.overview import Report
+from peelcli.report.overview import Report, gaps
 from tests.report.conftest import NASTY
 
 FILE = Footprint("slim.onnx", "onnx", 1000, 200, bytes=4096, peak_bytes=512, inputs=("x=1x3x8x8",),
@@ -86,6 +86,30 @@ def test_markdown(report):
     assert told.count("<details>") == told.count("</details>") == 3
     good = replace(report, run=None, verdicts=report.verdicts[:1])
     assert FORMATS["markdown"].render(good).startswith("### peel: the bound holds\n")
+
+
+def test_markdown_without_bounds_and_of_a_model_without_layers(report):
+    plain = FORMATS["markdown"].render(Report((FILE,)))
+    assert plain.startswith("### peel: report\n")
+    assert "| a | 75.0 % |" in plain
+    assert "75.0 %" not in FORMATS["markdown"].render(Report((replace(FILE, layers=()),)))
+    broken = replace(report, run=None)
+    assert FORMATS["markdown"].render(broken).startswith("### peel: 1 of 2 bounds violated\n")
+    alone = replace(report, run=replace(report.run, fidelity=None, candidates=()))
+    assert "against the original" in FORMATS["markdown"].render(report)
+    assert "against the original" not in FORMATS["markdown"].render(alone)
+
+
+def test_short_names_that_differ_stand_for_themselves():
+    other = replace(FILE, name="other.onnx")
+    assert comparison.labels([FILE, other]) == (["slim.onnx", "other.onnx"], [])
+    assert comparison.labels([FILE, FILE]) == (["#1", "#2"], ["#1  slim.onnx", "#2  slim.onnx"])
+
+
+def test_what_the_figures_leave_out_is_told():
+    assert gaps([FILE]) == ["not counted, no formula is known for DFT"]
+    unknown = replace(FILE, uncounted=(), unknown=("Conv", "Gemm"))
+    assert gaps([unknown]) == ["slim.onnx has more multiply-adds: those of Conv, Gemm are not known"]
 
 
 def test_markdown_escapes_names(nasty):

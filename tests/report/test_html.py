@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from peelcli.footprint import Footprint
 from peelcli.report import html
+from peelcli.report.overview import Report
 from tests.report.conftest import NASTY
 
 CHROMIUM = next(
@@ -85,12 +88,30 @@ def test_every_name_is_escaped(nasty):
 
 
 def test_a_report_without_a_run_and_without_layers(report):
-    from peelcli.footprint import Footprint
-    from peelcli.report.overview import Report
-
     text = "".join(read(html.render(Report((Footprint("a.onnx", "onnx", 0, 0),)))).text)
     assert "How the pool was shared" not in text
     assert "a.onnx" in text
+
+
+def test_models_side_by_side_and_one_alone(report):
+    before, after = report.models
+    several = "".join(read(html.render(replace(report, models=(before, after, replace(after, name="third"))))).text)
+    assert "For one sample." in several
+    assert "third" in several
+    alone = "".join(read(html.render(Report((replace(before, macs=1000),)))).text)
+    assert "60.0 %" in alone  # the stem's 600 of 1000 multiply-adds
+    assert "For one sample." not in alone
+    less = "".join(read(html.render(Report((replace(before, metric="miou", metric_value=0.9), after)))).text)
+    assert "miou" not in less  # the last model does not know it: no card
+
+
+def test_a_run_in_which_all_is_locked_has_no_pool(report):
+    cuts = tuple(cut for cut in report.run.plan.cuts if cut.group.locked)
+    assert cuts
+    locked = replace(report.run, plan=replace(report.run.plan, cuts=cuts), backbone=())
+    text = "".join(read(html.render(replace(report, run=locked))).text)
+    assert "How the pool was shared" not in text
+    assert "Widths" not in text
 
 
 # --- in a browser

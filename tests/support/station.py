@@ -97,6 +97,11 @@ class Station:
 
 
 def _ran(order: Order, code: int | None, seconds: float) -> Ran:
-    stdout, stderr = (Path(order[name]).read_text("utf-8", errors="replace") for name in ("stdout", "stderr"))  # type: ignore[literal-required]
+    stdout, stderr = _text(order["stdout"]), _text(order["stderr"])
     left = tuple(sorted(path.name for path in Path(order["env"]["TMPDIR"]).rglob("*")))
     return Ran(tuple(order["argv"]), code, stdout, stderr, seconds, left)
+
+
+def _text(path: str) -> str:
+    """What a command wrote; nothing where it was killed before it opened the file."""
+    return Path(path).read_text("utf-8", errors="replace") if Path(path).exists() else ""
