@@ -1,9 +1,9 @@
 """Where the time of `peel prune` goes on the nine networks, beside what must be done anyway.
 
 Each network is pruned to half of its multiply-adds and written to .onnx, and, in another process, the unpruned one is
-loaded, run once and exported with torch.onnx.export, which proves nothing. Figures are CPU seconds on one thread: what
-a busy machine changes least. A stage lasts until the next one starts. "start" is Python and its imports before the
-model is touched.
+loaded, run once and exported with torch.onnx.export, which proves nothing; both files take any batch size. Figures are
+CPU seconds on one thread: what a busy machine changes least. A stage lasts until the next one starts. "start" is Python
+and its imports before the model is touched.
 
     python examples/benchmarks/stages.py --results stages.jsonl      # goes on where it stopped
     python examples/benchmarks/stages.py --results stages.jsonl --table docs/performance.md
@@ -45,11 +45,12 @@ model, shape, out = sys.argv[1:]
 marks.append(("load", time.process_time()))
 module = torch.load(model, weights_only=False).eval()
 marks.append(("forward", time.process_time()))
-inputs = torch.randn(*map(int, shape.split(",")))
+inputs = torch.randn(2, *map(int, shape.split(",")[1:]))
 with torch.no_grad():
-    module(inputs)
+    module(inputs[:1])
 marks.append(("export", time.process_time()))
-torch.onnx.export(module, (inputs,), out, dynamo=True, external_data=False, verbose=False)
+sizes = ({0: torch.export.Dim("batch")},)
+torch.onnx.export(module, (inputs,), out, dynamo=True, dynamic_shapes=sizes, external_data=False, verbose=False)
 marks.append(("", time.process_time()))
 """,
 }
