@@ -3,7 +3,7 @@
 Each network is pruned to half of its multiply-adds and written to .onnx, and, in another process, the unpruned one is
 loaded, run once and exported with torch.onnx.export, which proves nothing; both files take any batch size. Figures are
 CPU seconds on one thread: what a busy machine changes least. A stage lasts until the next one starts. "start" is Python
-and its imports before the model is touched.
+and its imports before the model is touched, "end" what Python does after the last stage.
 
     python examples/benchmarks/stages.py --results stages.jsonl      # goes on where it stopped
     python examples/benchmarks/stages.py --results stages.jsonl --table docs/performance.md
@@ -28,14 +28,27 @@ SIDES = {
     "peel": """
 import sys, time
 marks = [("start", 0.0)]
-import json, torch, peelcli
-from peelcli import pipeline
+import contextlib, json, torch, peelcli
+from peelcli.cli import console, main
 model, shape, out = sys.argv[1:]
-def tell(stage, *_):
-    marks.append((stage, time.process_time()))
-_, run = pipeline.prune(model, input=shape, flops="50%", out=out, trust=True, progress=tell)
-assert all(check.ok is not False for check in run.checks)
-marks.append(("", time.process_time()))
+working = console.working
+
+@contextlib.contextmanager
+def marking():
+    with working() as progress:
+        def tell(stage, *how):
+            marks.append((stage, time.process_time()))
+            progress(stage, *how)
+        yield tell
+        marks.append(("", time.process_time()))
+
+console.working = marking
+how = ["--flops", "50%", "--input", shape, "--trust", "--out", out, "--output-format", "json"]
+sys.argv = ["peel", "prune", model, *how]
+try:
+    main.main()
+except SystemExit as end:
+    assert not end.code, end.code
 """,
     "alone": """
 import sys, time
@@ -61,8 +74,8 @@ for (stage, begin), (_, end) in zip(marks, marks[1:]):
 print(json.dumps({"seconds": seconds, "versions": {"peel": peelcli.__version__, "torch": torch.__version__}}))
 """
 STAGES = {
-    "peel": ("start", "load", "trace", "digest", "score", "allocate", "surgery", "verify", "export", "count"),
-    "alone": ("start", "load", "forward", "export"),
+    "peel": ("start", "load", "trace", "digest", "score", "allocate", "surgery", "verify", "export", "count", "end"),
+    "alone": ("start", "load", "forward", "export", "end"),
 }
 
 
@@ -74,7 +87,9 @@ def measure(side: str, network: str, folder: Path) -> dict[str, Any]:
     if done.code:
         sys.exit(f"{side} failed on {network}:\n{done.stderr}")
     row = {"network": network, "side": side, "cpu": done.cpu, "peak": done.peak}
-    return {**row, **json.loads(done.stdout.splitlines()[-1])}
+    told = json.loads(done.stdout.splitlines()[-1])
+    told["seconds"]["end"] = done.cpu - sum(told["seconds"].values())
+    return {**row, **told}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
