@@ -20,8 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from common import between_markers, build, child, example, lines, markdown, median, say, versions
+from common import between_markers, child, example, lines, markdown, median, say, versions
 from nine import NETWORKS
 
 SIDES = {
@@ -79,6 +78,15 @@ STAGES = {
 }
 
 
+def save(network: str, path: Path) -> None:
+    """Build a network in a process of its own: peaks of processes that this one starts are never below its own."""
+    code = "import sys, torch; sys.path.insert(0, sys.argv[1]); from common import build; "
+    code += "torch.save(build(sys.argv[2]), sys.argv[3])"
+    done = child([sys.executable, "-c", code, str(Path(__file__).parent), network, str(path)])
+    if done.code:
+        sys.exit(done.stderr)
+
+
 def measure(side: str, network: str, folder: Path) -> dict[str, Any]:
     """One side on one network whose file is in the folder."""
     shape = ",".join(map(str, example(network).shape))
@@ -106,7 +114,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         cpu, peak = ({side: median([r[key] for r in own]) for side, own in sides.items()} for key in ("cpu", "peak"))
         anyway = [f"{spent['alone'][stage]:.2f}" for stage in STAGES["alone"]]
         ratio = f"{cpu['peel'] / cpu['alone']:.2f}"
-        mib = (f"{peak[side] / 2**20:.0f}" for side in SIDES)
+        mib = (f"{peak[side] / 2**20:.0f}" if peak[side] else "-" for side in SIDES)
         whole.append((NETWORKS[name], f"{cpu['peel']:.1f}", f"{cpu['alone']:.1f}", ratio, *anyway, *mib))
     header = ("network", "peel", "alone", "ratio", *STAGES["alone"], "peel MiB", "alone MiB")
     return "\n\n".join(
@@ -137,7 +145,7 @@ def main() -> None:
             sides = [s for s in SIDES if sum((r["network"], r["side"]) == (network, s) for r in rows) <= turn]
             with tempfile.TemporaryDirectory() as folder:
                 if sides:
-                    torch.save(build(network), Path(folder, "model.pt"))
+                    save(network, Path(folder, "model.pt"))
                 for side in sides if turn % 2 == 0 else sides[::-1]:
                     rows.append(measure(side, network, Path(folder)))
                     say(f"{network} {side}: {rows[-1]['cpu']:.1f} s, {rows[-1]['peak'] / 2**20:.0f} MiB")
