@@ -39,8 +39,6 @@ def test_the_tightest_limit_counts():
 def test_counts_are_those_of_the_limits():
     meter = graphs.meter(graphs.TWO, macs=100, params=8)
     with pytest.raises(ValueError, match="zip"):
-        meter.counts_after((80,), (5, 4), {0: 6})
-    with pytest.raises(ValueError, match="zip"):
         meter.fits((80,))
     with pytest.raises(ValueError, match="zip"):
         meter.used((80,))
