@@ -232,7 +232,7 @@ def inspect(
     with clock.stage("trace"):
         graph = find_groups(subject, options)
     whole = cost.evaluate(graph.cost.macs, graph.full)
-    parts = [cost.share_of_group(graph.cost.macs, graph.full, g) for g in range(len(graph.groups))]
+    parts = cost.parts_of_groups(graph.cost.macs, graph.full)
     return Inspection(
         model=subject.name,
         inputs=inputs.texts(subject),

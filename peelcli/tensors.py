@@ -94,6 +94,17 @@ def brief_copy(module: nn.Module) -> nn.Module:
     return full_copy(module, {id(p): _until_written(p) for p in module.parameters() if p.is_leaf and _stands_alone(p)})
 
 
+def let_go(double: nn.Module) -> None:
+    """Give up what a copy holds in memory; shapes and types stay.
+
+    Hooked copies hold themselves in cycles until Python looks for such. While a brief one lives, the next write to its
+    original, or a mere look at its memory from NumPy, makes the shared tensors whole a second time.
+    """
+    for _, tensor in named_tensors(double):
+        if tensor.is_leaf:
+            tensor.data = tensor.data.new_zeros(()).expand(tensor.shape)
+
+
 def _until_written(parameter: nn.Parameter) -> nn.Parameter:
     return nn.Parameter(torch._lazy_clone(parameter.detach()), requires_grad=parameter.requires_grad)
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from peelcli.sources import trial
-from peelcli.tensors import brief_copy, full_copy, meta_copy
+from peelcli.tensors import brief_copy, full_copy, let_go, meta_copy
 
 
 def test_no_weights_same_structure():
@@ -104,3 +104,15 @@ def test_a_copy_of_what_inference_made_can_be_differentiated():
     with torch.inference_mode():
         model = nn.Linear(2, 2)
     brief_copy(model)(torch.ones(1, 2)).sum().backward()
+
+
+def test_a_copy_that_was_let_go_keeps_shapes_alone():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    double = brief_copy(model)
+    let_go(double)
+    assert {name: tensor.shape for name, tensor in double.state_dict().items()} == {
+        n: t.shape for n, t in before.items()
+    }
+    assert all(tensor.untyped_storage().nbytes() <= 8 for tensor in double.state_dict().values())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import re
 import resource
 import statistics
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -105,6 +108,33 @@ def apart(work: Callable[[], dict[str, Any]], failed: dict[str, Any], limit: flo
 
 def _send(sender: Connection, work: Callable[[], dict[str, Any]]) -> None:
     sender.send(work())
+
+
+class Child(NamedTuple):
+    """A command that ran in a process of its own.
+
+    Attributes:
+        cpu: seconds of processor time, of all its threads.
+        peak: its largest resident memory in bytes.
+    """
+
+    code: int
+    stdout: str
+    stderr: str
+    cpu: float
+    peak: int
+
+
+def child(command: Sequence[str]) -> Child:
+    """Run a command on one thread, and what it took; its peak is right where it is larger than this process's own."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
+        alone = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, stdout=out, stderr=error, env=os.environ | alone)
+        _, status, took = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        texts = [file.seek(0) or file.read() for file in (out, error)]
+    memory = took.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Child(process.returncode, texts[0], texts[1], took.ru_utime + took.ru_stime, memory)
 
 
 def say(text: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from peelcli.allocation.grow import Wishes
 from peelcli.allocation.meter import Meter
@@ -38,6 +39,20 @@ def legalise(meter: Meter, wished: Wishes, gain: Gain) -> Widths:
     spender.spend(lambda _group, _width: True)
     spender.trade()
     return tuple(spender.widths)
+
+
+class _Move(NamedTuple):
+    """One group at another width.
+
+    Attributes:
+        price: by how much the use of the tightest limit changes.
+        changes: by how much each count does.
+    """
+
+    price: float
+    group: int
+    width: int
+    changes: tuple[int, ...]
 
 
 class _Spender:
@@ -108,45 +123,47 @@ class _Spender:
         """
         used = self.meter.used(self.counts)
         best: tuple[tuple[bool, float, float], dict[int, int], tuple[int, ...]] | None = None
-        for changes in self._candidates(1.0 - used, *reach):
-            after = self.meter.counts_after(self.counts, self.widths, changes)
+        for down, up in self._candidates(1.0 - used, *reach):
+            joint = self.meter.joint(self.widths, (down.group, down.width), (up.group, up.width))
+            after = tuple(map(sum, zip(self.counts, down.changes, up.changes, joint, strict=True)))
             use = self.meter.used(after)
             if not self.meter.fits(after) or use <= used + 1e-12:
                 continue
-            gained = self._gained(changes)
+            gained = self._gained(down, up)
             fair = gained >= 0
             rank = (fair, use, gained) if fair else (fair, gained / (use - used), use)
             if (fair or (used < NEEDED and reach == _REACHES[0])) and (best is None or rank > best[0]):
-                best = (rank, changes, after)
+                best = (rank, {down.group: down.width, up.group: up.width}, after)
         return (best[1], best[2]) if best else None
 
-    def _gained(self, changes: Mapping[int, int]) -> float:
+    def _gained(self, down: _Move, up: _Move) -> float:
         """What a trade is worth: the gain of the group that grows less that of the group that shrinks."""
-        steps = ((group, self.widths[group], width) for group, width in changes.items())
-        return sum(self.gain(g, a, b) if b > a else -self.gain(g, b, a) for g, a, b in steps)
+        lost = self.gain(down.group, down.width, self.widths[down.group])
+        return self.gain(up.group, self.widths[up.group], up.width) - lost
 
-    def _candidates(self, slack: float, down: int, up: int) -> Iterator[dict[int, int]]:
+    def _candidates(self, slack: float, down: int, up: int) -> Iterator[tuple[_Move, _Move]]:
         """Pairs of one group down and another up that together cost about the slack.
 
         Both sides are sorted by what they cost of the tightest limit, so that few pairs need an exact look.
         """
-        ups = sorted(self._steps(self.meter.next_up, up))
-        prices = [price for price, *_ in ups]
-        for price, group, width in self._steps(self.meter.next_down, down):
-            middle = bisect_right(prices, slack - price)
-            for _, other, wider in ups[max(0, middle - _TRIES) : middle + 2]:
-                if other != group:
-                    yield {group: width, other: wider}
+        ups = sorted(self._moves(self.meter.next_up, up))
+        prices = [move.price for move in ups]
+        for move in self._moves(self.meter.next_down, down):
+            middle = bisect_right(prices, slack - move.price)
+            for other in ups[max(0, middle - _TRIES) : middle + 2]:
+                if other.group != move.group:
+                    yield move, other
 
-    def _steps(self, move: Callable[[int, int], int | None], reach: int) -> Iterator[tuple[float, int, int]]:
-        """(change of the tightest limit's use, group, new width) for up to `reach` steps of every free group."""
+    def _moves(self, step: Callable[[int, int], int | None], reach: int) -> Iterator[_Move]:
+        """Up to `reach` steps of every free group."""
         used = self.meter.used(self.counts)
         for group in self.meter.free:
             width = self.widths[group]
             for _ in range(reach):
-                following = move(group, width)
+                following = step(group, width)
                 if following is None:
                     break
                 width = following
-                after = self.meter.counts_after(self.counts, self.widths, {group: width})
-                yield self.meter.used(after) - used, group, width
+                changes = self.meter.change(self.widths, group, width)
+                after = tuple(map(sum, zip(self.counts, changes, strict=True)))
+                yield _Move(self.meter.used(after) - used, group, width, changes)

@@ -31,6 +31,7 @@ class Meter:
         self.limits = tuple(limits)
         self._polynomials = [polynomial_of(graph.cost, limit) for limit in limits]
         self.touching: list[dict[int, list[Term | Table]]] = [_by_group(p) for p in self._polynomials]
+        self._members = {id(term): groups_of(term) for p in self._polynomials for term in p}
         self.legal = tuple(self._worthwhile(g) for g in range(len(graph.groups)))
         self.free = tuple(g for g, widths in enumerate(self.legal) if len(widths) > 1)
 
@@ -55,23 +56,37 @@ class Meter:
         """Every bounded count at the given widths, in the order of the limits."""
         return tuple(evaluate(polynomial, widths) for polynomial in self._polynomials)
 
-    def counts_after(self, counts: Sequence[int], widths: Sequence[int], changes: Mapping[int, int]) -> tuple[int, ...]:
-        """The counts when some groups change, given the counts before.
+    def change(self, widths: list[int], group: int, width: int) -> tuple[int, ...]:
+        """By how much every count changes when one group does; `widths` are those before, and are so again after."""
+        return tuple(_difference(touching.get(group, ()), widths, group, width) for touching in self.touching)
+
+    def joint(self, widths: list[int], one: tuple[int, int], other: tuple[int, int]) -> tuple[int, ...]:
+        """What the changes of two groups make of every count beyond the sum of what each makes alone.
+
+        Only terms that both groups touch have such a part, and most pairs share few or none, even with a group that
+        touches every layer.
 
         Args:
-            counts: what `widths` cost.
-            widths: before the change.
-            changes: new width by group.
+            widths: before the changes, and so again after.
+            one: a group and its new width.
+            other: another group and its new width.
         """
-        after = list(widths)
-        for group, width in changes.items():
-            after[group] = width
+        (group, width), (second, wide) = one, other
         results = []
-        for count, touching in zip(counts, self.touching, strict=True):
-            terms = {id(term): term for group in changes for term in touching.get(group, ())}
-            moved = sum(term_at(term, after) - term_at(term, widths) for term in terms.values())
-            results.append(count + moved)
+        for touching in self.touching:
+            terms = self._shared(touching, group, second)
+            alone = _difference(terms, widths, group, width) if terms else 0
+            narrow, widths[second] = widths[second], wide
+            beside = _difference(terms, widths, group, width) if terms else 0
+            widths[second] = narrow
+            results.append(beside - alone)
         return tuple(results)
+
+    def _shared(self, touching: Mapping[int, list[Term | Table]], one: int, other: int) -> list[Term | Table]:
+        few, many = touching.get(one, []), touching.get(other, [])
+        if len(few) > len(many):
+            few, many, other = many, few, one
+        return [term for term in few if other in self._members[id(term)]] if many else []
 
     def fits(self, counts: Sequence[int]) -> bool:
         """Whether all limits hold."""
@@ -99,6 +114,15 @@ class Meter:
         widths = self.legal[group]
         position = bisect_right(widths, width) - 2
         return widths[position] if position >= 0 else None
+
+
+def _difference(terms: Sequence[Term | Table], widths: list[int], group: int, width: int) -> int:
+    """By how much the sum of terms changes with the width of one group; `widths` are put back."""
+    before = sum(term_at(term, widths) for term in terms)
+    old, widths[group] = widths[group], width
+    after = sum(term_at(term, widths) for term in terms)
+    widths[group] = old
+    return after - before
 
 
 def _by_group(polynomial: Polynomial) -> dict[int, list[Term | Table]]:

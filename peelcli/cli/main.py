@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -251,4 +253,5 @@ def _show_run(run: Run, output_format: Format) -> None:
 
 def main() -> None:
     """Run the command line; ends the process."""
+    atexit.register(gc.freeze)  # Python ends by collecting garbage: a second for the millions of objects of an export
     console.run(lambda: app(standalone_mode=False))

@@ -76,6 +76,11 @@ def simplify(polynomial: Polynomial) -> Polynomial:
     return (*moving, Term("fixed", fixed, ())) if fixed else moving
 
 
-def share_of_group(polynomial: Polynomial, widths: Widths, group: int) -> int:
-    """The part of a count that lies in terms which this group's width changes."""
-    return sum(term_at(term, widths) for term in polynomial if group in groups_of(term))
+def parts_of_groups(polynomial: Polynomial, widths: Widths) -> tuple[int, ...]:
+    """For each group the part of a count that lies in terms which its width changes; terms of several count in each."""
+    parts = [0] * len(widths)
+    for term in polynomial:
+        value = term_at(term, widths)
+        for group in groups_of(term):
+            parts[group] += value
+    return tuple(parts)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from peelcli.tensors import one_sample, tensors_in, to_meta, tracing_copy
+from peelcli.tensors import let_go, one_sample, tensors_in, to_meta, tracing_copy
 
 T = TypeVar("T")
 Act = Callable[[nn.Module, tuple[Any, ...]], T]
@@ -43,9 +43,14 @@ class Rehearsal:
             yield
 
     def perform(self, module: nn.Module, act: Act[T]) -> T:
-        """Act on a fresh copy."""
+        """Act on a fresh copy, whose weights are gone afterwards."""
         with self.stage():
-            return act(self.copy(module), self.inputs)
+            double = self.copy(module)
+            try:
+                return act(double, self.inputs)
+            finally:
+                if not self.weightless:
+                    let_go(double)
 
 
 def rehearsals(inputs: tuple[Any, ...]) -> Iterator[Rehearsal]:

@@ -39,8 +39,6 @@ def test_the_tightest_limit_counts():
 def test_counts_are_those_of_the_limits():
     meter = graphs.meter(graphs.TWO, macs=100, params=8)
     with pytest.raises(ValueError, match="zip"):
-        meter.counts_after((80,), (5, 4), {0: 6})
-    with pytest.raises(ValueError, match="zip"):
         meter.fits((80,))
     with pytest.raises(ValueError, match="zip"):
         meter.used((80,))
@@ -53,9 +51,15 @@ def test_changes_are_counted_as_the_whole_is(graph, data):
     meter = Meter(graph, [Limit("macs", 1), Limit("params", 1), Limit("thop_macs", 1)])
     widths = data.draw(st.tuples(*(st.sampled_from(legal) for legal in meter.legal)))
     wanted = data.draw(st.tuples(*(st.sampled_from(legal) for legal in meter.legal)))
-    some = data.draw(st.sets(st.integers(0, len(widths) - 1)))
-    after = tuple(wanted[g] if g in some else widths[g] for g in range(len(widths)))
-    counts = meter.counts_after(meter.counts(widths), widths, {g: wanted[g] for g in some})
+    one, other = data.draw(st.permutations(range(len(widths))))[:2] if len(widths) > 1 else (0, 0)
+    changed = list(widths)
+    parts = [meter.counts(widths), meter.change(changed, one, wanted[one])]
+    if other != one:
+        parts.append(meter.change(changed, other, wanted[other]))
+        parts.append(meter.joint(changed, (one, wanted[one]), (other, wanted[other])))
+    assert tuple(changed) == widths
+    after = tuple(wanted[g] if g in (one, other) else widths[g] for g in range(len(widths)))
+    counts = tuple(map(sum, zip(*parts, strict=True)))
     assert counts == meter.counts(after)
     costs = cost.costs(graph.cost, after)
     assert counts == (costs.macs, costs.params, costs.thop_macs)
@@ -79,3 +83,14 @@ def test_the_others_are_full_where_a_width_is_judged_by_its_time():
     graph = graphs.graph(groups, ())
     graph = replace(graph, cost=replace(graph.cost, latency=(table,)))
     assert Meter(graph, [Limit("latency", 30)]).legal[0] == (8, 16)
+
+
+def test_what_two_changes_make_together_is_seen_in_the_terms_of_both_alone(monkeypatch):
+    # a stream that 50 layers write, with two tensors each: a pair with one of the layers shares 2 of its 100 terms
+    groups = [graphs.group("stream", 8), *(graphs.group(f"layer{n}", 8) for n in range(50))]
+    graph = graphs.graph(groups, tuple(graphs.product(3, 0, 1 + n % 50) for n in range(100)))
+    meter, widths, seen = graphs.meter(graph, macs=1), list(graph.full), []
+    monkeypatch.setattr("peelcli.allocation.meter.term_at", lambda *term: seen.append(term) or cost.term_at(*term))
+    assert meter.joint(widths, (0, 6), (7, 5)) == (2 * 3 * (8 - 6) * (8 - 5),)
+    assert meter.joint(widths, (1, 6), (2, 5)) == (0,)
+    assert len(seen) == 8  # two terms, at both widths of both groups

@@ -92,7 +92,7 @@ def test_kept_up_to_date_is_counted_anew(graph, up, data):
         assert steps.width == {group: move(group, steps.widths[group]) for group in meter.free}
         going = {group: width for group, width in steps.width.items() if width is not None}
         for group, width in going.items():
-            after = meter.counts_after(counts, steps.widths, {group: width})
+            after = meter.counts((*steps.widths[:group], width, *steps.widths[group + 1 :]))
             assert steps.change(group) == tuple(b - a for a, b in zip(counts, after, strict=True))
         if not going:
             return

@@ -43,8 +43,7 @@ def test_simplify_adds_up_what_no_width_changes():
 
 def test_a_term_between_two_groups_counts_for_both():
     model = (CONV, LINEAR, FIXED)
-    assert cost.share_of_group(model, (2, 3), 0) == 540
-    assert cost.share_of_group(model, (2, 3), 1) == 540 + 95
+    assert cost.parts_of_groups(model, (2, 3)) == (540, 540 + 95)
 
 
 def test_costs_are_named_right():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from peelcli.graph.rehearsal import rehearsals, rehearse
+from peelcli.graph.rehearsal import Rehearsal, rehearsals, rehearse
 from tests.support import zoo
 from tests.support.parts import Lambda
 
@@ -78,3 +78,9 @@ def test_the_module_and_the_modes_of_torch_are_left_alone():
     assert net.training
     assert net.weight.grad is None
     assert torch.zeros(1).device.type == "cpu"
+
+
+def test_a_copy_with_weights_is_empty_afterwards():
+    held = []
+    Rehearsal((torch.ones(1, 4),), weightless=False).perform(nn.Linear(4, 3), lambda double, _: held.append(double))
+    assert [parameter.untyped_storage().nbytes() for parameter in held[0].parameters()] == [4, 4]
