@@ -106,7 +106,12 @@ def let_go(double: nn.Module) -> None:
 
 
 def _until_written(parameter: nn.Parameter) -> nn.Parameter:
-    return nn.Parameter(torch._lazy_clone(parameter.detach()), requires_grad=parameter.requires_grad)
+    """A copy that shares memory until one side writes; a plain one where the memory is not torch's own."""
+    try:
+        copied = torch._lazy_clone(parameter.detach())
+    except RuntimeError:  # as of tensors that safetensors or NumPy made
+        copied = parameter.detach().clone()
+    return nn.Parameter(copied, requires_grad=parameter.requires_grad)
 
 
 def _stands_alone(parameter: nn.Parameter) -> bool:

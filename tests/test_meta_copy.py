@@ -1,5 +1,6 @@
 """Copies without weights."""
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -67,6 +68,15 @@ def test_a_module_that_can_not_be_copied_says_so():
             raise RuntimeError("no copies")
 
     assert trial.complaint(Stubborn(3, 3), (torch.zeros(1, 3),)) == "the module can't be copied: no copies"
+
+
+def test_a_brief_copy_of_what_lies_in_memory_of_others():
+    model = nn.Linear(3, 2)
+    model.weight = nn.Parameter(torch.from_numpy(np.ones((2, 3), np.float32)))  # as safetensors reads it, too
+    double = brief_copy(model)
+    with torch.no_grad():
+        double.weight.zero_()
+    assert model.weight.sum() == 6
 
 
 def test_a_brief_copy_takes_memory_when_one_side_writes():

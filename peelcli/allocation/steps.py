@@ -30,7 +30,7 @@ class Steps:
         self._meter = meter
         self._move = move
         self._changes: dict[int, list[int]] = {}  # by group: of every count
-        self._parts: dict[tuple[int, int], int] = {}  # by term and group
+        self._parts: dict[tuple[int, int, int], int] = {}  # by count, term and group: counts may share a term
         for group in meter.free:
             self._look(group)
 
@@ -49,8 +49,8 @@ class Steps:
                 for other in groups_of(term) - {group}:
                     if self.width.get(other) is not None:
                         part = self._part(term, other)
-                        self._changes[other][count] += part - self._parts[id(term), other]
-                        self._parts[id(term), other] = part
+                        self._changes[other][count] += part - self._parts[count, id(term), other]
+                        self._parts[count, id(term), other] = part
 
     def _look(self, group: int) -> None:
         """Work out the next step of a group from all its terms."""
@@ -58,8 +58,8 @@ class Steps:
         if self.width[group] is None:
             return
         totals = []
-        for touching in self._meter.touching:
-            parts = {(id(term), group): self._part(term, group) for term in touching.get(group, ())}
+        for count, touching in enumerate(self._meter.touching):
+            parts = {(count, id(term), group): self._part(term, group) for term in touching.get(group, ())}
             self._parts |= parts
             totals.append(sum(parts.values()))
         self._changes[group] = totals

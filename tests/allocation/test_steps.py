@@ -81,6 +81,18 @@ def test_two_terms_between_the_same_groups_are_both_kept():
         steps.take(0)
 
 
+def test_counts_that_share_a_term_are_all_kept():
+    # w1 w2 multiply-adds; thop counts the very same term, and w1 beside it
+    shared = graphs.product(1, 0, 1)
+    graph = graphs.graph(graphs.TWO.groups, (shared,), thop=(shared, graphs.product(1, 0)))
+    meter = Meter(graph, [Limit("macs", 1), Limit("thop_macs", 1)])
+    steps = Steps(meter, (1, 1), meter.next_up)
+    steps.take(0)
+    assert steps.change(1) == (2, 2)
+    steps.take(1)
+    assert steps.change(0) == (2, 2 + 1)
+
+
 @given(graphs.any_graph(), st.booleans(), st.data())
 def test_kept_up_to_date_is_counted_anew(graph, up, data):
     meter = Meter(graph, [Limit("macs", 1), Limit("params", 1), Limit("thop_macs", 1)])

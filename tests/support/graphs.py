@@ -68,7 +68,10 @@ def any_group(draw: st.DrawFn, name: str = "group") -> Group:
 
 @st.composite
 def any_graph(draw: st.DrawFn) -> ChannelGraph:
-    """One to five groups; every count is a sum of products of one or two groups and a constant."""
+    """One to five groups; every count is a sum of products of one or two groups and a constant.
+
+    The terms of the multiply-adds are among thop's too, as in real graphs.
+    """
     groups = [draw(any_group(name=f"g{position}")) for position in range(draw(st.integers(1, 5)))]
     place = st.integers(0, len(groups) - 1)
     pairs = st.lists(st.tuples(st.integers(1, 9), place, place, st.integers(0, 3)), min_size=1, max_size=6)
@@ -80,4 +83,5 @@ def any_graph(draw: st.DrawFn) -> ChannelGraph:
         ]
         return (*terms, Term("fixed", draw(st.integers(0, 20)), ()))
 
-    return graph(groups, polynomial(), polynomial(), polynomial())
+    macs = polynomial()
+    return graph(groups, macs, polynomial(), (*macs, *polynomial()))
