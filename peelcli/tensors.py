@@ -94,6 +94,11 @@ def brief_copy(module: nn.Module) -> nn.Module:
     return full_copy(module, {id(p): _until_written(p) for p in module.parameters() if p.is_leaf and _stands_alone(p)})
 
 
+def byte_size(module: nn.Module) -> int:
+    """Bytes of all parameters and buffers, tied ones once."""
+    return sum(tensor.numel() * tensor.element_size() for _, tensor in named_tensors(module))
+
+
 def let_go(double: nn.Module) -> None:
     """Give up what a copy holds in memory; shapes and types stay.
 

@@ -18,11 +18,8 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 import os
 import platform
-import resource
-import sys
 import tempfile
 import time
 import traceback
@@ -40,7 +37,7 @@ from accuracy_peers import methods
 from accuracy_peers.base import Job, OutOfReach, costs
 from accuracy_tasks import QUICK, TASKS
 from accuracy_tasks.base import Task, cached, forward, weights_digest
-from common import apart, lines, say
+from common import apart, append, lines, peak, say
 
 from peelcli import __version__
 from peelcli.errors import PeelError
@@ -82,13 +79,6 @@ def finished(row: Row | None) -> bool:
     return row is not None and "error" not in row
 
 
-def append(path: Path, row: Row) -> None:
-    """One more line."""
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-
-
 def measure(key: Key, grid: str) -> Row:
     """One row, in this process."""
     torch.set_num_threads(1)
@@ -128,12 +118,6 @@ def _judged(task: Task, key: Key, grid: str) -> Row:
         "peak_mib": round(peak_mib),
         "figures": {figure: round(value, 6) for figure, value in task.judge(outputs, before, data.truth).items()},
     }
-
-
-def peak() -> int:
-    """Largest resident memory of this process so far, in bytes: packages, samples, network and method."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def versions() -> dict[str, str]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import markdown, median, versions
+from common import between_markers, markdown, median, versions
 
 Row = Mapping[str, Any]
 Titles = Mapping[str, tuple[str, Sequence[str]]]
-BEGIN, END = "<!-- accuracy: begin -->", "<!-- accuracy: end -->"
 INTRODUCTION = """\
 Made by `python examples/benchmarks/accuracy.py --table docs/results.md`; do not edit between the markers.
 
@@ -39,11 +37,7 @@ IN_NATS = ("kl",)
 
 def write(page: Path, rows: Iterable[Row], titles: Titles) -> None:
     """Put the section between the markers of a page; at its end where it has none."""
-    text = page.read_text("utf-8") if page.exists() else "# Results\n"
-    part = f"{BEGIN}\n{section(rows, titles)}\n{END}"
-    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    text, found = pattern.subn(lambda _: part, text)
-    page.write_text(text if found else f"{text.rstrip()}\n\n{part}\n", encoding="utf-8")
+    between_markers(page, "accuracy", section(rows, titles))
 
 
 def section(rows: Iterable[Row], titles: Titles) -> str:

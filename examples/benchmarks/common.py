@@ -81,6 +81,13 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
 
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """One more row of a results file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
 def apart(work: Callable[[], dict[str, Any]], failed: dict[str, Any], limit: float) -> dict[str, Any]:
     """Do something in a process of its own, where its peak memory is its own and a crash ends nothing else.
 
@@ -151,7 +158,7 @@ def between_markers(page: Path, name: str, text: str) -> None:
     """Put text between the markers of this name in a page; at its end where it has none."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     part = f"{begin}\n{text}\n{end}"
-    before = page.read_text("utf-8")
+    before = page.read_text("utf-8") if page.exists() else "# Results\n"
     after, found = re.subn(f"{begin}.*?{end}", lambda _: part, before, flags=re.DOTALL)
     page.write_text(after if found else f"{before.rstrip()}\n\n{part}\n", encoding="utf-8")
 

@@ -41,7 +41,7 @@ from accuracy_peers import methods
 from accuracy_peers.base import Job, costs
 from accuracy_tasks import QUICK, TASKS, digits
 from accuracy_tasks.base import Task, forward
-from common import apart, lines, say
+from common import apart, append, lines, peak, say
 from torch import nn
 
 import peelcli as peel
@@ -157,7 +157,7 @@ def _judged(key: Key, course: Course, device: str) -> dict[str, Any]:
         "unpruned": {name: round(value, 6) for name, value in unpruned.items()},
         "seconds": seconds,
         "samples_per_second": round(max(rates), 1) if rates else None,
-        "peak_mib": round(accuracy.peak() / 2**20),
+        "peak_mib": round(peak() / 2**20),
         "gpu_mib": round(torch.cuda.max_memory_allocated() / 2**20) if device != "cpu" else None,
     }
 
@@ -193,7 +193,7 @@ def run(wanted: Iterator[Key], courses: dict[str, Course], options: argparse.Nam
         row = rows[key] = apart(
             lambda key=key: measure(key, courses[key.course], options.device), failed, options.limit
         )
-        accuracy.append(options.results, row)
+        append(options.results, row)
         say(f"{' '.join(map(str, key))}: {row.get('error') or 'done'}")
     return rows
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import markdown, median, versions
+from common import between_markers, markdown, median, versions
 
 Row = Mapping[str, Any]
-BEGIN, END = "<!-- finetune: begin -->", "<!-- finetune: end -->"
 INTRODUCTION = """\
 Made by `python examples/benchmarks/finetune.py --table docs/results-finetune.md`; do not edit between the markers.
 
@@ -24,11 +22,7 @@ FIGURES = {"top1": "Accuracy", "agreement": "Agreement with the unpruned network
 
 def write(page: Path, rows: Iterable[Row], titles: Mapping[str, str]) -> None:
     """Put the section between the markers of a page; at its end where it has none."""
-    text = page.read_text("utf-8") if page.exists() else "# Results of training\n"
-    part = f"{BEGIN}\n{section(rows, titles)}\n{END}"
-    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    text, found = pattern.subn(lambda _: part, text)
-    page.write_text(text if found else f"{text.rstrip()}\n\n{part}\n", encoding="utf-8")
+    between_markers(page, "finetune", section(rows, titles))
 
 
 def section(rows: Iterable[Row], titles: Mapping[str, str]) -> str:

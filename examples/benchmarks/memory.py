@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import between_markers, child, lines, markdown, median, say, versions
+from common import append, between_markers, child, lines, markdown, median, say, versions
 
 MODELS: Mapping[str, Mapping[str, int]] = {
     "0.2 G": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12, "num_attention_heads": 16},
@@ -107,8 +107,7 @@ def main() -> None:
             say(f"{model} {command}: {row['peak'] / 2**20:,.0f} MiB, {row['cpu']:.0f} s")
             rows.append(row)
             if not options.quick:
-                with options.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                append(options.results, row)
     print(table(rows))
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from common import build, example, markdown, say
+from common import append, build, example, markdown, say
 
 import peelcli
 
@@ -189,8 +189,7 @@ def main() -> None:
             row = rows[case, export] = run(case, Path(folder), export)
             say(" ".join(cells(row)))
             if options.results:
-                with options.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                append(options.results, row)
     shown = [rows[case, export] for case in wanted]
     good = sum(map(holds, shown))
     print(INTRODUCTION.format(peel=peelcli.__version__, torch=torch.__version__))

@@ -33,7 +33,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from common import between_markers, build, example, lines, markdown, median, peak, say, versions
+from common import append, between_markers, build, example, lines, markdown, median, peak, say, versions
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -193,8 +193,7 @@ def main() -> None:
         for row in compare(network, rows, options):
             rows.append(row)
             if not options.quick:
-                with options.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                append(options.results, row)
     print(table(rows))
 
 

@@ -13,7 +13,6 @@ exponent is the slope of a line through the logarithms of layers and seconds, fr
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -22,7 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from common import apart, between_markers, lines, markdown, median, peak, say, versions
+from common import apart, append, between_markers, lines, markdown, median, peak, say, versions
 from torch import nn
 
 DEPTHS = (50, 100, 200, 500, 1000, 2000)
@@ -169,8 +168,7 @@ def main() -> None:
                 say(f"{family} {depth}: {sum(row['seconds'].values()):.1f} s")
                 rows.append(row)
                 if not options.quick:
-                    with options.results.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(row) + "\n")
+                    append(options.results, row)
     print(table(rows))
 
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import between_markers, child, example, lines, markdown, median, say, versions
+from common import append, between_markers, child, example, lines, markdown, median, say, versions
 from nine import NETWORKS
 
 SIDES = {
@@ -150,8 +150,7 @@ def main() -> None:
                     rows.append(measure(side, network, Path(folder)))
                     say(f"{network} {side}: {rows[-1]['cpu']:.1f} s, {rows[-1]['peak'] / 2**20:.0f} MiB")
                     if not options.quick:
-                        with options.results.open("a", encoding="utf-8") as file:
-                            file.write(json.dumps(rows[-1]) + "\n")
+                        append(options.results, rows[-1])
     print(table(rows))
 
 

@@ -37,11 +37,6 @@ def precisions(module: nn.Module) -> set[torch.dtype]:
     return {tensor.dtype for _, tensor in named_tensors(module) if tensor.is_floating_point()}
 
 
-def byte_size(module: nn.Module) -> int:
-    """Bytes of all parameters and buffers, tied ones once."""
-    return sum(tensor.numel() * tensor.element_size() for _, tensor in named_tensors(module))
-
-
 def largest_difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
     """The largest |a - b| over all tensors; infinite where number, shapes, types or non-finite values differ."""
     if len(ours) != len(theirs):

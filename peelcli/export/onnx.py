@@ -21,13 +21,13 @@ from peelcli import files
 from peelcli.errors import CheckFailed, ExportError
 from peelcli.export.attention import WrittenOutAttention
 from peelcli.export.inputs import Example, bound, dynamic_shapes, run
-from peelcli.export.modules import byte_size, evaluated, precisions, relative_difference
+from peelcli.export.modules import evaluated, precisions, relative_difference
 from peelcli.garbage import no_collection
 from peelcli.onnxdata import LARGEST
 from peelcli.onnxnames import SCOPES, of_scopes
 from peelcli.onnxnodes import graphs_of, with_inner
 from peelcli.records import Check, Subject
-from peelcli.tensors import named_tensors, tensors_in
+from peelcli.tensors import byte_size, named_tensors, tensors_in
 
 if TYPE_CHECKING:
     import onnx

@@ -17,7 +17,7 @@ from peelcli.records import Check, Cut, Subject
 from peelcli.surgery.masked import masked_copy, mixing
 from peelcli.surgery.prune import cut_tensors, entries_of
 from peelcli.surgery.widened import widened
-from peelcli.tensors import brief_copy, default_float64, float64_copy, named_tensors, one_sample, tensors_in
+from peelcli.tensors import brief_copy, byte_size, default_float64, float64_copy, named_tensors, one_sample, tensors_in
 
 TOLERANCE = 1e-9  # float64; right cuts differ by about 1e-15 to 1e-12, wrong ones by 1e-5 and more
 SENSITIVE = 1e-5  # least change of an output between two inputs, relative to its size, for a proof to mean anything
@@ -65,7 +65,7 @@ def equivalence(subject: Subject, slim: nn.Module, cuts: Sequence[Cut], seed: in
         two can't be compared.
     """
     with default_float64(), _one_thread():
-        shown = _layer_by_layer(subject, slim, cuts, seed) if _is_large(subject.module) else None
+        shown = _layer_by_layer(subject, slim, cuts, seed) if byte_size(subject.module) >= LARGE else None
         if shown is not None:
             return shown
         original = float64_copy(subject.module)
@@ -107,10 +107,6 @@ def _excused(
 def _nudged(tensor: torch.Tensor) -> torch.Tensor:
     """The same in the 14 leading digits of 16; no mere factor, which a norm would take out."""
     return tensor + NUDGE * tensor.abs() if tensor.is_floating_point() else tensor
-
-
-def _is_large(module: nn.Module) -> bool:
-    return sum(tensor.numel() * tensor.element_size() for _, tensor in named_tensors(module)) >= LARGE
 
 
 def _layer_by_layer(subject: Subject, slim: nn.Module, cuts: Sequence[Cut], seed: int) -> Check | None:
