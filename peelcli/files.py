@@ -8,7 +8,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from peelcli import units
@@ -158,6 +158,28 @@ def staged(targets: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
 
 
 def _rename_all(temporaries: Sequence[Path], finals: Sequence[Path]) -> None:
+    with _alone_in({final.parent for final in finals} if len(finals) > 1 else ()):
+        _rename_together(temporaries, finals)
+
+
+@contextmanager
+def _alone_in(folders: Collection[Path]) -> Iterator[None]:
+    """Keep other runs of peel from renaming in these folders, so that no file of theirs ends beside one of ours.
+
+    Where the system or the file system knows no locks, nothing is kept from anybody.
+    """
+    with ExitStack() as opened:
+        for folder in sorted(folders):  # in one order, or two runs would wait for each other
+            with suppress(ImportError, OSError):
+                import fcntl  # not on Windows
+
+                descriptor = os.open(folder, os.O_RDONLY)
+                opened.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+def _rename_together(temporaries: Sequence[Path], finals: Sequence[Path]) -> None:
     backups: dict[Path, Path] = {}
     done: list[Path] = []
     try:

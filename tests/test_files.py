@@ -6,6 +6,8 @@ import errno
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,46 @@ def test_backups_are_copies_where_there_are_no_hard_links(tmp_path, monkeypatch)
     with pytest.raises(ExportError):
         run()
     assert everything_in(tmp_path) == {"a.onnx": "old"}
+
+
+def test_files_of_two_runs_are_not_mixed(tmp_path, monkeypatch):
+    """Renames that take their time: without a lock the second run's come between the first run's."""
+    replace, targets = Path.replace, [tmp_path / "slim.safetensors", tmp_path / "slim.plan.json"]
+
+    def slowly(path, target):
+        replace(path, target)
+        time.sleep(0.02)
+
+    def write(text):
+        for _ in range(5):
+            with files.staged(targets) as temporaries:
+                for temporary in temporaries:
+                    temporary.write_text(text)
+
+    def contents():
+        with files._alone_in({tmp_path}):
+            return {target.read_text() for target in targets if target.exists()}
+
+    monkeypatch.setattr(Path, "replace", slowly)
+    with ThreadPoolExecutor(2) as runs:
+        several = [runs.submit(write, text) for text in ("one", "two")]
+        while not all(run.done() for run in several):
+            assert len(contents()) <= 1
+            time.sleep(0.005)
+        assert [run.result() for run in several] == [None, None]
+    assert len(contents()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["slim.plan.json", "slim.safetensors"]
+
+
+def test_where_folders_can_not_be_locked_files_are_written_all_the_same(tmp_path, monkeypatch):
+    def refused(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    with files.staged([tmp_path / "a.onnx", tmp_path / "b.onnx"]) as temporaries:
+        for temporary in temporaries:
+            temporary.write_text("new")
+    assert (tmp_path / "a.onnx").read_text() == (tmp_path / "b.onnx").read_text() == "new"
 
 
 def test_a_replaced_file_keeps_its_permissions(tmp_path):
