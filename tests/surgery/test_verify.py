@@ -251,6 +251,20 @@ def test_a_network_that_amplifies_round_off_proves_nothing():
     assert check.note.startswith("the network amplifies round-off")
 
 
+def test_where_its_own_weights_amplify_round_off_new_ones_decide():
+    torch.manual_seed(0)
+    layers = [layer for _ in range(60) for layer in (nn.Linear(32, 32), nn.Tanh())]
+    net = nn.Sequential(*layers, nn.Linear(32, 8)).eval()
+    with torch.no_grad():
+        for layer in net[:-1:2]:
+            layer.weight.mul_(8)  # so that differences grow from layer to layer
+    subject = Subject(net, (torch.randn(2, 32),), "wild")
+    cuts = zoo.cuts_at(zoo.graph_of(subject), (16,) * 60 + (8,))
+    assert prove(subject, cuts).ok is True
+    for number in (0, 60, 116):  # in the first, the middle and the last layers
+        assert prove(subject, edited(cuts, str(number), on(f"{number + 2}.weight", shift))).ok is False
+
+
 def test_a_wrong_cut_is_no_round_off():
     subject, cuts = chaotic(10)
     assert prove(subject, cuts).ok is True
