@@ -33,6 +33,11 @@ FIGURES = {
     "same pitch": "Within 50 cents of the unpruned network's pitch",
 }
 IN_NATS = ("kl",)
+UNIFORM = """\
+### Against the uniform control
+
+What an allocation adds to uniform widths, with the same score and the same repair, on the same seeds: the difference of
+the medians in points. **Bold** where the two ranges over the seeds do not touch."""
 
 
 def write(page: Path, rows: Iterable[Row], titles: Titles) -> None:
@@ -55,6 +60,8 @@ def section(rows: Iterable[Row], titles: Titles) -> str:
             parts += [f"### {title}", _dense(own, figures)]
             parts += [f"{FIGURES[figure]}.\n\n{_table(own, figure)}" for figure in figures]
             parts.append(f"What it took: seconds and peak MiB, medians over seeds and budgets.\n\n{_effort(own)}")
+    compared = _against_uniform(measured, titles)
+    parts += [f"{UNIFORM}\n\n{compared}"] if compared else []
     return "\n\n".join([*parts, f"Versions: {versions(measured)}."])
 
 
@@ -85,6 +92,45 @@ def _table(rows: Sequence[Row], figure: str) -> str:
         cells = (_cell([row for row in own if row["share"] == share], figure) for share in shares)
         lines.append((method, unpruned, *cells))
     return markdown(header, lines)
+
+
+def _against_uniform(rows: Sequence[Row], titles: Titles) -> str:
+    """One line for each task and allocation of which both sides are there; empty where none is."""
+    shares = sorted({row["share"] for row in rows if row["method"] != "dense"}, reverse=True)
+    lines = []
+    for task, (title, figures) in titles.items():
+        own = [row for row in rows if row["task"] == task and "figures" in row]
+        for method in _methods(own):
+            gains = [_gain(own, method, share, figures[0]) for share in shares]
+            if any(gain is not None for gain in gains):
+                told = (
+                    "-" if gain is None else f"**{gain[0]:+.1f}**" if gain[1] else f"{gain[0]:+.1f}" for gain in gains
+                )
+                lines.append((title, method, *told, _tally([gain[0] for gain in gains if gain is not None])))
+    header = ("network", "method", *(f"{share:.0%}" for share in shares), "above, level, below")
+    return markdown(header, lines) if lines else ""
+
+
+def _gain(rows: Sequence[Row], method: str, share: float, figure: str) -> tuple[float, bool] | None:
+    """Points above uniform widths, and whether that is beyond the spread; None where a side is missing."""
+    score, _, rest = method.partition("/")
+    control = f"{score}/uniform/{rest.partition('/')[2]}"
+    if method == control or not method.startswith("peel "):
+        return None
+    found = [{r["seed"]: r["figures"][figure] for r in rows if (r["method"], r["share"]) == (name, share)}
+             for name in (method, control)]  # fmt: skip
+    seeds = found[0].keys() & found[1].keys()
+    if not seeds:
+        return None
+    ours, theirs = ([side[seed] for seed in seeds] for side in found)
+    apart = min(ours) > max(theirs) or max(ours) < min(theirs)
+    return 100 * (median(ours) - median(theirs)), apart and len(seeds) > 1
+
+
+def _tally(gains: Sequence[float]) -> str:
+    """How many are above, level and below, at the one decimal that is shown."""
+    shown = [round(gain, 1) for gain in gains]
+    return f"{sum(g > 0 for g in shown)}, {sum(g == 0 for g in shown)}, {sum(g < 0 for g in shown)}"
 
 
 def _cell(rows: Sequence[Row], figure: str) -> str:

@@ -163,6 +163,22 @@ def test_what_failed_is_blank_what_is_out_of_reach_says_so_and_what_is_over_is_m
     assert "| b      | 90.0     | -             | 90.0 |" in lines
 
 
+def test_an_allocation_is_set_against_uniform_widths_of_its_own_score_and_repair():
+    import accuracy_table
+
+    ours, control = "peel bn/peel/auto", "peel bn/uniform/auto"
+    rows = [row("dense", 1.0), row("peel bn/peel/none", 0.5), row("peel l2/uniform/none", 0.5)]
+    rows += [row(ours, 0.5, seed, top1) for seed, top1 in enumerate((0.90, 0.92, 0.99))]
+    rows += [row(control, 0.5, seed, top1) for seed, top1 in enumerate((0.88, 0.89, 0.895))]
+    rows += [row(ours, 0.3, seed, top1) for seed, top1 in enumerate((0.5, 0.6))]  # a seed that ours lacks says nothing
+    rows += [row(control, 0.3, seed, top1) for seed, top1 in enumerate((0.5, 0.7, 0.1))]
+    rows += [row(ours, 0.1), row(control, 0.1)]
+    text = accuracy_table.section(rows, TITLES)
+    assert f"| {ours} | **+3.0** | -5.0 | +0.0 | 1, 1, 1             |" in text
+    assert text.count("### Against the uniform control") == 1
+    assert "Against the uniform control" not in accuracy_table.section(rows[:3], TITLES)
+
+
 def test_the_section_replaces_what_was_between_its_markers_and_nothing_else(tmp_path):
     import accuracy_table
 
