@@ -92,7 +92,7 @@ def on_two(folder, environment, *arguments):
     """The command on two processes, as torchrun starts them, one thread each."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run(
-        [*command, "-m", "peelcli", "finetune", *RUN, *map(str, arguments)],
+        [*command, "-m", "peelcli", *map(str, arguments)],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
@@ -104,7 +104,7 @@ def test_two_processes_learn_what_one_learns_and_can_be_killed_too(school, peel_
         school / "slim.safetensors", teacher=school / "model.pt", data=school / "x.npy", batch=16, evaluate_every=8,
         steps=20, metric=f"{school}/killer.py:killer", checkpoints=school / "alone.finetune",
     )  # fmt: skip
-    two = on_two(school, peel_environment, *settings, "--out", "two.pt")
+    two = on_two(school, peel_environment, "finetune", *RUN, *settings, "--out", "two.pt")
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("written") == 1  # only the first of them reports
     assert "2 x cpu (gloo)" in two.stdout
@@ -116,16 +116,32 @@ def test_two_processes_learn_what_one_learns_and_can_be_killed_too(school, peel_
         )
 
     kills_itself(school, call=4, rank=1)
-    dead = on_two(school, peel_environment, *settings, "--out", "parts.pt")
+    dead = on_two(school, peel_environment, "finetune", *RUN, *settings, "--out", "parts.pt")
     assert dead.returncode != 0
     assert not (school / "parts.pt").exists()
     assert checkpoint.read(school / "parts.finetune").step == 15
     kills_itself(school, call=0)
-    done = on_two(school, peel_environment, *settings, "--out", "parts.pt", "--resume")
+    done = on_two(school, peel_environment, "finetune", *RUN, *settings, "--out", "parts.pt", "--resume")
     assert done.returncode == 0, done.stderr
     assert losses(school / "parts.finetune") == both
     states = [torch.load(school / name, weights_only=False).state_dict() for name in ("two.pt", "parts.pt")]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_rounds_on_two_processes_are_those_of_one(school, peel_environment):
+    settings = {"flops": "40%", "data": "x.npy", "finetune": "16steps", "rounds": 2, "batch": 16, "batchnorm": "sync"}
+    flags = [text for name, value in settings.items() for text in (f"--{name}", value)]
+    two = on_two(school, peel_environment, "prune", "model.pt", *flags, "--out", "two.pt", "--output-format", "json")
+    assert two.returncode == 0, two.stderr
+    document = json.loads(two.stdout)  # one document: the second process is silent
+    assert all(check["ok"] for check in document["checks"])
+    _, run = peel.prune(school / "model.pt", **settings | {"data": school / "x.npy"})
+    assert len(run.tunings) == len(document["training"]) == 2
+    for ours, theirs in zip(run.tunings, document["training"], strict=True):
+        last = ours.curve[-1]
+        assert last.step == theirs["curve"][-1]["step"] == 8
+        assert theirs["curve"][-1]["loss"] == pytest.approx(last.loss, rel=1e-3)
+    assert not list((school / "two.finetune").rglob("checkpoint.pt"))
 
 
 BAD = {
