@@ -1,10 +1,11 @@
-"""Small helpers on modules and tensors that several rooms need; none of them changes what it is given."""
+"""Small helpers on modules and tensors that several rooms need; none of them changes the numbers that it is given."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -110,20 +111,37 @@ def let_go(double: nn.Module) -> None:
             tensor.data = tensor.data.new_zeros(()).expand(tensor.shape)
 
 
+def into_own_memory(module: nn.Module) -> None:
+    """Move parameters that were read from a file into memory of torch's own, one after the other.
+
+    Only of such memory can brief copies be made. What shares its memory with another tensor stays where it is.
+    """
+    uses = Counter(tensor.untyped_storage().data_ptr() for _, tensor in named_tensors(module) if _is_plain(tensor))
+    for parameter in module.parameters():
+        if _stands_alone(parameter) and not _is_own(parameter) and uses[parameter.untyped_storage().data_ptr()] == 1:
+            parameter.data = parameter.data.clone()
+
+
 def _until_written(parameter: nn.Parameter) -> nn.Parameter:
     """A copy that shares memory until one side writes; a plain one where the memory is not torch's own."""
-    try:
-        copied = torch._lazy_clone(parameter.detach())
-    except RuntimeError:  # as of tensors that safetensors or NumPy made
-        copied = parameter.detach().clone()
+    copied = torch._lazy_clone(parameter.detach()) if _is_own(parameter) else parameter.detach().clone()
     return nn.Parameter(copied, requires_grad=parameter.requires_grad)
+
+
+def _is_own(tensor: torch.Tensor) -> bool:
+    """Whether torch's allocator gave the memory: the first write to a lazy copy of other memory ends torch 2.13."""
+    return tensor.untyped_storage().resizable()
 
 
 def _stands_alone(parameter: nn.Parameter) -> bool:
     """Whether a parameter is of the plain kind and has its memory to itself, so that a lazy copy is a true one."""
-    if type(parameter) is not nn.Parameter or parameter.is_meta or parameter.layout is not torch.strided:
-        return False
-    return parameter.untyped_storage().nbytes() == parameter.numel() * parameter.element_size()
+    own = parameter.numel() * parameter.element_size()
+    return type(parameter) is nn.Parameter and _is_plain(parameter) and parameter.untyped_storage().nbytes() == own
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    known = type(tensor) in (torch.Tensor, nn.Parameter)
+    return known and not tensor.is_meta and tensor.layout is torch.strided
 
 
 def forgetful(module: nn.Module) -> nn.Module:

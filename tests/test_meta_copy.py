@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from peelcli.sources import trial
-from peelcli.tensors import brief_copy, full_copy, let_go, meta_copy
+from peelcli.tensors import brief_copy, full_copy, into_own_memory, let_go, meta_copy
 
 
 def test_no_weights_same_structure():
@@ -77,6 +77,36 @@ def test_a_brief_copy_of_what_lies_in_memory_of_others():
     with torch.no_grad():
         double.weight.zero_()
     assert model.weight.sum() == 6
+
+
+def saved_and_loaded(module, path):
+    torch.save(module, path)
+    return torch.load(path, weights_only=False)
+
+
+def test_a_brief_copy_of_what_was_read_from_a_file(tmp_path):
+    model = saved_and_loaded(nn.Linear(3, 2), tmp_path / "model.pt")
+    double = brief_copy(model)
+    assert not torch._C._is_cow_tensor(double.weight)  # else the next line ends the process
+    with torch.no_grad():
+        double.weight.zero_()
+    assert model.weight.any()
+
+
+def test_what_was_read_from_a_file_comes_into_memory_of_torch(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.BatchNorm1d(3))
+    model[1].weight = model[0].weight
+    model[1].bias.requires_grad_(False)
+    model[2].weight = nn.Parameter(model[0].bias.detach())  # the same memory under two names
+    loaded = saved_and_loaded(model, tmp_path / "model.pt")
+    into_own_memory(loaded)
+    assert loaded[0].weight is loaded[1].weight
+    assert not loaded[1].bias.requires_grad
+    assert torch._C._is_cow_tensor(brief_copy(loaded)[0].weight)
+    assert all(torch.equal(t, loaded.state_dict()[n]) for n, t in model.state_dict().items())
+    with torch.no_grad():
+        loaded[0].bias.fill_(7.0)
+    assert loaded[2].weight.tolist() == [7.0, 7.0, 7.0]
 
 
 def test_a_brief_copy_takes_memory_when_one_side_writes():

@@ -14,6 +14,7 @@ from peelcli.errors import InputError, SourceError, UsageError
 from peelcli.records import Subject
 from peelcli.sources import inputs, names, programs, signature, sound, state, trial, usercode
 from peelcli.sources.usercode import RANDOM_WEIGHTS
+from peelcli.tensors import into_own_memory
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 _INSIDE = ("module", "_orig_mod")  # where they, and what torch.compile returns, keep the real one
@@ -38,15 +39,16 @@ def load(spec: str, options: Source) -> Subject:
     if options.factory is None and programs.is_program(Path(spec)):
         return _from_program(Path(spec), options, specs)
     module, name, notes = _open(spec, options)
-    return _with_input(_usable(module, name), name, notes, specs, options.inputs)
+    return _with_input(_read(module, name), name, notes, specs, options.inputs)
 
 
 def _from_program(path: Path, options: Source, specs: tuple[inputs.Spec, ...]) -> Subject:
     """A graph brings its own input; the user's own wins."""
     module, example, notes = programs.load(path, options, specs)
+    module = _read(module, path.stem)
     if example is None:
-        return _with_input(_usable(module, path.stem), path.stem, notes, specs, options.inputs)
-    return Subject(_usable(module, path.stem), example, path.stem, notes)
+        return _with_input(module, path.stem, notes, specs, options.inputs)
+    return Subject(module, example, path.stem, notes)
 
 
 def from_module(
@@ -168,6 +170,13 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     """The real module inside DataParallel, AveragedModel or what torch.compile returns."""
     while isinstance(module, _WRAPPERS) or isinstance(getattr(module, "_orig_mod", None), nn.Module):
         module = next(inner for key in _INSIDE if isinstance(inner := getattr(module, key, None), nn.Module))
+    return module
+
+
+def _read(module: nn.Module, name: str) -> nn.Module:
+    """A module that nobody else holds."""
+    module = _usable(module, name)
+    into_own_memory(module)
     return module
 
 

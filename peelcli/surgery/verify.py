@@ -135,11 +135,9 @@ def _nudged(tensor: torch.Tensor) -> torch.Tensor:
 def _layer_by_layer(subject: Subject, slim: nn.Module, cuts: Sequence[Cut], seed: int) -> Check | None:
     """The same comparison with one layer in float64 at a time; None where it does not pass, which decides nothing.
 
-    It asks for layers that are called as such, for a trace that noted what mixes channels, and for a signal that needs
-    no waking.
+    It asks for layers that are called as such, for a trace that noted what mixes channels if anything does, and for a
+    signal that needs no waking.
     """
-    if not any(cut.group.blends for cut in cuts):
-        return None
     original, slim = brief_copy(subject.module).eval(), brief_copy(slim).eval()
     awoken = _fill_zeros(original, seed)
     try:
