@@ -10,6 +10,7 @@ from peelcli.graph import count
 from peelcli.graph.rehearsal import rehearse
 from peelcli.records import Check, Costs, Cut, Limit, Subject
 from peelcli.surgery import verify
+from peelcli.surgery.faulty_groups import faulty_groups
 from peelcli.surgery.prune import apply_cuts
 
 COUNTS = ("macs", "params", "thop_macs")
@@ -68,4 +69,4 @@ def broken_groups(
     def equal(some: Sequence[Cut]) -> bool:
         return verify.equivalence(subject, apply_cuts(subject.module, some), some, seed).ok is not False
 
-    return verify.faulty_groups(cuts, runs, SEARCH_SECONDS) or verify.faulty_groups(cuts, equal, SEARCH_SECONDS)
+    return faulty_groups(cuts, runs, SEARCH_SECONDS) or faulty_groups(cuts, equal, SEARCH_SECONDS)
