@@ -81,6 +81,20 @@ def check_script(path: Path) -> None:
         storages.check(zipfile.ZipFile(file), path)
 
 
+def without_source_lines(path: Path) -> io.BytesIO:
+    """A TorchScript archive, checked already, without its notes on source lines, which are only good for messages.
+
+    torch unpickles them when it wants to tell of a line; spoiled ones fail there, or end the process.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(path) as found, zipfile.ZipFile(buffer, "w") as kept:
+        for entry in found.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                kept.writestr(entry, _read(found, entry, path))
+    buffer.seek(0)
+    return buffer
+
+
 def check_exported(path: Path, trust: bool = False) -> None:
     """Refuse an archive of torch.export whose loading would run anything but tensor operators.
 

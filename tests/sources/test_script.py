@@ -110,3 +110,18 @@ def test_a_bomb_is_not_inflated(tmp_path):
             for _ in range(300):
                 file.write(bytes(2**20))
     assert "declares far more content than it holds" in refused(tmp_path / "bomb.pt").message
+
+
+def test_spoiled_notes_on_source_lines_never_reach_torch(tmp_path):
+    """Its reader takes their word for what they are."""
+    torch.jit.trace(net(), torch.randn(1, 3, 16, 16)).save(tmp_path / "net.pt")
+    spoiled = 0
+    with zipfile.ZipFile(tmp_path / "net.pt") as old, zipfile.ZipFile(tmp_path / "other.pt", "w") as new:
+        for entry in old.infolist():
+            notes = entry.filename.endswith(".debug_pkl")
+            new.writestr(entry.filename, b"\x80\x02\xa8\xa8\xa8." if notes else old.read(entry))
+            spoiled += notes
+    assert spoiled > 1
+    good, other = (load(str(tmp_path / name), Source(input=("1,3,16,16",))) for name in ("net.pt", "other.pt"))
+    x = torch.randn(3, 3, 16, 16)
+    assert torch.equal(good.module(x), other.module(x))
