@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import torch
 
@@ -64,10 +65,10 @@ def fit(x: torch.Tensor, aim: Aim, centred: bool, weights: torch.Tensor | None =
     groups, _, outputs = aim.change.shape
     groups, _, outputs = aim.change.shape
     none = lost((x.new_zeros(groups, outputs, x.shape[2]), x.new_zeros(groups, outputs)))
-    tried = []
+    tried, sides = [], [part.right_side(wanted) for wanted in part.aim.starts()]
     for damping in DAMPINGS:
         factor = part.factor(damping)
-        tried += [(lost(part.solve(factor, wanted)), damping, k) for k, wanted in enumerate(part.aim.starts())]
+        tried += [(lost(part.solve(factor, side)), damping, k) for k, side in enumerate(sides)]
     least, damping, start = min((row for row in tried if row[0] < none), default=(none, 0.0, 0))  # NaN is no better
     if not damping:
         return None
@@ -80,6 +81,13 @@ def fit(x: torch.Tensor, aim: Aim, centred: bool, weights: torch.Tensor | None =
 
 def _outputs(x: torch.Tensor, weight: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     return x @ weight.transpose(1, 2) + shift[:, None]
+
+
+class _RightSide(NamedTuple):
+    """What a system of normal equations is solved for, and the mean of the outputs that was taken out."""
+
+    matrix: torch.Tensor
+    mean: torch.Tensor
 
 
 class _System:
@@ -100,11 +108,15 @@ class _System:
         factor, failed = torch.linalg.cholesky_ex(self.gram + torch.diag_embed(ridge))
         return torch.where((failed != 0)[:, None, None], math.nan, factor)
 
-    def solve(self, factor: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The change, 0 where there is no factor, and the shift for outputs that are wanted."""
+    def right_side(self, wanted: torch.Tensor) -> _RightSide:
+        """Of the equations for outputs that are wanted, whatever the damping."""
         mean = wanted.mean(1) if self.centred else wanted.new_zeros(wanted.shape[0], wanted.shape[2])
         right = wanted - mean[:, None]
-        solved = torch.cholesky_solve(right if self.dual else self.x.transpose(1, 2) @ right, factor)
+        return _RightSide(right if self.dual else self.x.transpose(1, 2) @ right, mean)
+
+    def solve(self, factor: torch.Tensor, side: _RightSide) -> tuple[torch.Tensor, torch.Tensor]:
+        """The change, 0 where there is no factor, and the shift."""
+        solved, mean = torch.cholesky_solve(side.matrix, factor), side.mean
         if self.dual:
             solved = self.x.transpose(1, 2) @ solved
         weight = torch.where(factor[:, :1, :1].isnan(), 0.0, solved).transpose(1, 2)
@@ -114,7 +126,7 @@ class _System:
         """The change and the shift, better and better, from one of the aim's starts."""
         factor, wanted = self.factor(damping), self.aim.starts()[start]
         while True:
-            weight, shift = self.solve(factor, wanted)
+            weight, shift = self.solve(factor, self.right_side(wanted))
             yield weight, shift
             outputs = _outputs(self.x, weight, shift + (weight @ self.mean[..., None])[..., 0])
             wanted = outputs + _BEYOND * self.aim.off(outputs)
