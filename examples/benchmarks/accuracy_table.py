@@ -33,6 +33,12 @@ FIGURES = {
     "same pitch": "Within 50 cents of the unpruned network's pitch",
 }
 IN_NATS = ("kl",)
+USUAL_SCORES = ("bn", "reconstruction")  # those that the tables of methods show
+REPAIRS = ("none", "bn", "auto")
+GRID = """\
+### Every score with every allocator
+
+Medians over the seeds. In each cell: the bare cut, then BatchNorm's statistics anew, then peel's repair."""
 UNIFORM = """\
 ### Against the uniform control
 
@@ -60,6 +66,8 @@ def section(rows: Iterable[Row], titles: Titles) -> str:
             parts += [f"### {title}", _dense(own, figures)]
             parts += [f"{FIGURES[figure]}.\n\n{_table(own, figure)}" for figure in figures]
             parts.append(f"What it took: seconds and peak MiB, medians over seeds and budgets.\n\n{_effort(own)}")
+    grids = _grids(measured, titles)
+    parts += [GRID, *grids] if grids else []
     compared = _against_uniform(measured, titles)
     parts += [f"{UNIFORM}\n\n{compared}"] if compared else []
     return "\n\n".join([*parts, f"Versions: {versions(measured)}."])
@@ -92,6 +100,42 @@ def _table(rows: Sequence[Row], figure: str) -> str:
         cells = (_cell([row for row in own if row["share"] == share], figure) for share in shares)
         lines.append((method, unpruned, *cells))
     return markdown(header, lines)
+
+
+def _grids(rows: Sequence[Row], titles: Titles) -> list[str]:
+    """For each task and budget at which more than the usual scores were measured a table, scores down."""
+    parts = []
+    for task, (title, figures) in titles.items():
+        own = [row for row in rows if row["task"] == task and "figures" in row]
+        odd = {row["share"] for row in own if not _is_usual(row["method"])}
+        parts += [
+            f"{title}, {share:.0%} of the multiply-adds.\n\n{_grid(own, share, figures[0])}"
+            for share in sorted(odd, reverse=True)
+        ]
+    return parts
+
+
+def _grid(rows: Sequence[Row], share: float, figure: str) -> str:
+    here = [row for row in rows if row["share"] == share]
+    names = {tuple(row["method"].removeprefix("peel ").split("/")) for row in here if row["method"].startswith("peel ")}
+    scores, allocators = (sorted({name[place] for name in names}) for place in (0, 1))
+    lines = []
+    for score in scores:
+        cells = []
+        for allocator in allocators:
+            figures = [
+                [row["figures"][figure] for row in here if row["method"] == f"peel {score}/{allocator}/{repair}"]
+                for repair in REPAIRS
+            ]
+            cells.append(" / ".join(_text(median(values), figure) if values else "-" for values in figures))
+        lines.append((score, *cells))
+    return markdown(("score", *allocators), lines)
+
+
+def _is_usual(method: str) -> bool:
+    """Whether the tables of methods show it: other tools, and peel with the scores that it takes by itself."""
+    score, _, rest = method.removeprefix("peel ").partition("/")
+    return not method.startswith("peel ") or (score in USUAL_SCORES and not rest.startswith("greedy/"))
 
 
 def _against_uniform(rows: Sequence[Row], titles: Titles) -> str:
@@ -162,5 +206,5 @@ def _effort(rows: Sequence[Row]) -> str:
 
 def _methods(rows: Sequence[Row]) -> list[str]:
     """Peel's methods by name, then the others."""
-    names = {row["method"] for row in rows} - {"dense"}
+    names = {row["method"] for row in rows if _is_usual(row["method"])} - {"dense"}
     return sorted(names, key=lambda name: (not name.startswith("peel"), name))

@@ -179,6 +179,19 @@ def test_an_allocation_is_set_against_uniform_widths_of_its_own_score_and_repair
     assert "Against the uniform control" not in accuracy_table.section(rows[:3], TITLES)
 
 
+def test_scores_that_are_not_shown_by_themselves_stand_in_a_grid():
+    import accuracy_table
+
+    rows = [row("dense", 1.0), row("peel bn/peel/auto", 0.3, top1=0.75), row("torch-pruning l2/local", 0.3)]
+    assert "Every score" not in accuracy_table.section(rows, TITLES)
+    rows += [row("peel fpgm/greedy/none", 0.3, seed, top1) for seed, top1 in enumerate((0.1, 0.2, 0.6))]
+    text = accuracy_table.section(rows, TITLES)
+    assert "| peel fpgm/greedy/none" not in text
+    assert "| score | greedy       | peel         |" in text
+    assert "| bn    | - / - / -    | - / - / 75.0 |" in text
+    assert "| fpgm  | 20.0 / - / - | - / - / -    |" in text
+
+
 def test_the_section_replaces_what_was_between_its_markers_and_nothing_else(tmp_path):
     import accuracy_table
 
