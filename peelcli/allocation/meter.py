@@ -75,9 +75,9 @@ class Meter:
         results = []
         for touching in self.touching:
             terms = self._shared(touching, group, second)
-            alone = _difference(terms, widths, group, width) if terms else 0
+            alone = _difference(terms, widths, group, width)
             narrow, widths[second] = widths[second], wide
-            beside = _difference(terms, widths, group, width) if terms else 0
+            beside = _difference(terms, widths, group, width)
             widths[second] = narrow
             results.append(beside - alone)
         return tuple(results)
@@ -86,7 +86,7 @@ class Meter:
         few, many = touching.get(one, []), touching.get(other, [])
         if len(few) > len(many):
             few, many, other = many, few, one
-        return [term for term in few if other in self._members[id(term)]] if many else []
+        return [term for term in few if other in self._members[id(term)]]
 
     def fits(self, counts: Sequence[int]) -> bool:
         """Whether all limits hold."""
