@@ -132,7 +132,10 @@ class _Steps(Dataset[list[Chunk]]):
 def reseed(seed: int, step: int, rank: int) -> None:
     """Everything random in a step depends on these three alone, so that no state of it has to be kept."""
     number = zlib.crc32(repr((seed, step, rank)).encode())
-    torch.manual_seed(number)
+    if torch.accelerator.is_available():
+        torch.manual_seed(number)
+    else:  # torch.manual_seed notes the whole call stack for a GPU that may come later: a millisecond a step
+        torch.default_generator.manual_seed(number)
     random.seed(number)
     np.random.seed(number)
 
