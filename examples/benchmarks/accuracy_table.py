@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from accuracy_peers import peel
 from common import between_markers, markdown, median, versions
 
 Row = Mapping[str, Any]
@@ -33,8 +34,6 @@ FIGURES = {
     "same pitch": "Within 50 cents of the unpruned network's pitch",
 }
 IN_NATS = ("kl",)
-USUAL_SCORES = ("bn", "reconstruction")  # those that the tables of methods show
-REPAIRS = ("none", "bn", "auto")
 GRID = """\
 ### Every score with every allocator
 
@@ -125,7 +124,7 @@ def _grid(rows: Sequence[Row], share: float, figure: str) -> str:
         for allocator in allocators:
             figures = [
                 [row["figures"][figure] for row in here if row["method"] == f"peel {score}/{allocator}/{repair}"]
-                for repair in REPAIRS
+                for repair in peel.REPAIRS
             ]
             cells.append(" / ".join(_text(median(values), figure) if values else "-" for values in figures))
         lines.append((score, *cells))
@@ -133,9 +132,8 @@ def _grid(rows: Sequence[Row], share: float, figure: str) -> str:
 
 
 def _is_usual(method: str) -> bool:
-    """Whether the tables of methods show it: other tools, and peel with the scores that it takes by itself."""
-    score, _, rest = method.removeprefix("peel ").partition("/")
-    return not method.startswith("peel ") or (score in USUAL_SCORES and not rest.startswith("greedy/"))
+    """Whether the tables of methods show it: other tools, and what the small grid holds of peel."""
+    return not method.startswith("peel ") or method in peel.methods("small")
 
 
 def _against_uniform(rows: Sequence[Row], titles: Titles) -> str:

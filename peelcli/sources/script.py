@@ -66,10 +66,9 @@ def weights(path: Path, code: Path | None = None) -> dict[str, torch.Tensor]:
 
 
 def _opened(path: Path) -> torch.jit.ScriptModule:
+    content = archive.without_source_lines(path)
     try:
-        module: torch.jit.ScriptModule = torch.jit.load(archive.without_source_lines(path), map_location="cpu")
-    except SourceError:
-        raise
+        module: torch.jit.ScriptModule = torch.jit.load(content, map_location="cpu")
     except Exception as error:  # the reader and TorchScript's compiler raise RuntimeError for everything
         unknown = re.search(r"(?:Unknown builtin op:|schema for operator|find operator)\s*([\w:]+)", str(error))
         if unknown is not None:

@@ -63,7 +63,6 @@ def fit(x: torch.Tensor, aim: Aim, centred: bool, weights: torch.Tensor | None =
         return float(off.mean() if weights is None else (off * weights).mean())
 
     groups, _, outputs = aim.change.shape
-    groups, _, outputs = aim.change.shape
     none = lost((x.new_zeros(groups, outputs, x.shape[2]), x.new_zeros(groups, outputs)))
     tried, sides = [], [part.right_side(wanted) for wanted in part.aim.starts()]
     for damping in DAMPINGS:
