@@ -55,7 +55,7 @@ class Evidence:
 def gather(
     subject: Subject, wanted: Calibration, seed: int, progress: Progress | None = None
 ) -> tuple[Subject, Evidence | None]:
-    """Read the samples and run the original on those that are held out.
+    """Read the samples and run the original on those to judge by: the user's own, or some that are held out.
 
     Returns:
         The subject, its inputs those of the first sample where they were a guess before; and the evidence, None where
@@ -74,7 +74,7 @@ def gather(
     subject = original = with_known_input(subject, samples)
     if made:
         subject = replace(subject, module=synthetic.stand_in(subject.module, samples))
-    fit, held = samples.split(min(_HELD, len(samples)))
+    fit, held = _parted(samples, subject, wanted, progress)
     fit = _mixed(fit, seed)
     device = torch.device(wanted.device)
     if device.type != "cpu":
@@ -82,8 +82,17 @@ def gather(
     if not takes_batches(subject.module, samples, device):
         fit = replace(fit, single=True)
     judge = Judge(subject.module, held, metric, wanted.metric.rpartition(":")[2] if wanted.metric else "", device)
-    notes = (*samples.notes, *_other_shape(subject, samples), *judge.notes)
+    notes = tuple(dict.fromkeys((*samples.notes, *held.notes, *_other_shape(subject, samples), *judge.notes)))
     return original, Evidence(subject, fit, judge, wanted.repair != "none", seed, notes, made)
+
+
+def _parted(
+    samples: Samples, subject: Subject, wanted: Calibration, progress: Progress | None
+) -> tuple[Samples, Samples]:
+    """Those to fit on, and those to judge by: the user's own, or one of every five."""
+    if wanted.validation is None:
+        return samples.split(min(_HELD, len(samples)))
+    return samples, load_samples(wanted.validation, subject, wanted, progress)
 
 
 def with_known_input(subject: Subject, samples: Samples) -> Subject:

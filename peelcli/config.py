@@ -218,6 +218,9 @@ class Calibration(BaseModel):
         description="calibration samples: a folder of images, tensor files, file.py:function, or synthetic for none",
     )
     samples: int = Field(256, ge=2, description="how many samples are used at most")
+    validation: Any | None = Field(
+        None, description="other samples, of the kinds of data, to judge by in place of a part of those"
+    )
     image_size: int | None = Field(None, ge=1, description="height and width that images are brought to")
     mean: Means | None = Field(None, description="mean of each channel, taken off images in 0..1")
     std: Deviations | None = Field(None, description="deviation of each channel, by which images are divided then")
@@ -255,6 +258,7 @@ class Settings(TypedDict, total=False):
     trust: bool
     data: Any
     samples: int
+    validation: Any
     image_size: int | None
     mean: str | float | Sequence[float] | None
     std: str | float | Sequence[float] | None

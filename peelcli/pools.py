@@ -1,4 +1,4 @@
-"""Samples to train on: read whole, some of them held out to judge by."""
+"""Samples to train on, and others to judge by: the user's own, or some that are held out."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ class Pool:
     Attributes:
         fit: samples that are learned from.
         held: others.
+        name: where those that are learned from come from, for messages.
         single: whether a forward call takes one sample only.
-        classes: whether targets are class numbers.
+        classes: whether the targets of both are class numbers.
         digest: of the samples.
         notes: one sentence each.
     """
 
     fit: Readable
     held: Samples
+    name: str
     single: bool
     classes: bool
     digest: str
@@ -48,11 +50,13 @@ class Pool:
         """At most so many of the samples that are learned from, spread over all."""
         rows = [self.fit.read(position) for position in spread(len(self.fit), count)]
         targets = tuple(target for _, target in rows) if self.fit.labelled else None
-        return Samples(tuple(inputs for inputs, _ in rows), self.held.name, targets, self.notes, self.single)
+        return Samples(tuple(inputs for inputs, _ in rows), self.name, targets, self.notes, self.single)
 
 
 def read(subject: Subject, wanted: Calibration, most: int | None, tell: Callable[[int, int], None]) -> Pool:
     """All samples of the user's data, or as many as were asked for.
+
+    A part is held out where the user gave none to judge by.
 
     Args:
         subject: the model that they are for.
@@ -63,31 +67,49 @@ def read(subject: Subject, wanted: Calibration, most: int | None, tell: Callable
     Raises:
         InputError: they can't be used.
     """
+    own = _own(subject, wanted, tell)
     flowing = stream(wanted.data, subject, wanted)
     if flowing is not None and len(flowing) >= LEAST:
-        return _flowing(flowing, subject, most, tell)
-    samples = load_samples(wanted.data, subject, wanted.model_copy(update={"samples": most or _ALL}), tell)
-    fit, held = _parted(len(samples))
-    return _pool(InMemory(samples.some(fit)), samples.some(held), subject, _digest(samples))
+        pool = _flowing(flowing, subject, most, own, tell)
+    else:
+        samples = load_samples(wanted.data, subject, wanted.model_copy(update={"samples": most or _ALL}), tell)
+        fit, held = _parted(len(samples), own)
+        learned = InMemory(samples.some(fit))
+        pool = _pool(learned, own or samples.some(held), subject, samples.name, _digest(samples), samples.notes)
+    return pool if own is None else replace(pool, digest=f"{pool.digest}-{_digest(own)}")
 
 
-def _flowing(found: Stream, subject: Subject, most: int | None, tell: Callable[[int, int], None]) -> Pool:
+def _own(subject: Subject, wanted: Calibration, tell: Callable[[int, int], None]) -> Samples | None:
+    """What the user gave to judge by."""
+    if wanted.validation is None:
+        return None
+    return load_samples(wanted.validation, subject, wanted.model_copy(update={"samples": _MOST_HELD}), tell)
+
+
+def _flowing(
+    found: Stream, subject: Subject, most: int | None, own: Samples | None, tell: Callable[[int, int], None]
+) -> Pool:
     chosen = spread(len(found), most or _ALL)
-    fit, held = _parted(len(chosen))
-    judged_by = found.samples([chosen[at] for at in held], tell)
-    return _pool(Part(found, [chosen[at] for at in fit]), judged_by, subject, f"{found.digest}-{len(chosen)}")
+    fit, held = _parted(len(chosen), own)
+    judged_by = own or found.samples([chosen[at] for at in held], tell)
+    learned = Part(found, [chosen[at] for at in fit])
+    return _pool(learned, judged_by, subject, found.name, f"{found.digest}-{len(chosen)}", found.notes)
 
 
-def _parted(count: int) -> tuple[list[int], list[int]]:
-    """Positions that are learned from, and those that are held out."""
+def _parted(count: int, own: Samples | None) -> tuple[list[int], list[int]]:
+    """Positions that are learned from, and those that are held out: none where the user gave samples to judge by."""
+    if own is not None:
+        return list(range(count)), []
     held = spread(count, max(1, min(count // _HELD, _MOST_HELD)))
     out = set(held)
     return [at for at in range(count) if at not in out], held
 
 
-def _pool(fit: Readable, held: Samples, subject: Subject, told: str) -> Pool:
+def _pool(fit: Readable, held: Samples, subject: Subject, name: str, told: str, notes: tuple[str, ...]) -> Pool:
     single = not takes_batches(subject.module, held)
-    return Pool(fit, replace(held, single=single), single, class_ids(held) is not None, told, held.notes)
+    classes = fit.labelled and class_ids(held) is not None
+    notes = tuple(dict.fromkeys((*notes, *held.notes)))
+    return Pool(fit, replace(held, single=single), name, single, classes, told, notes)
 
 
 def _digest(samples: Samples) -> str:

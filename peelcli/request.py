@@ -19,8 +19,8 @@ from peelcli.scoring import table
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-_OF_SAMPLES = ("samples", "image_size", "mean", "std", "metric")
-_OF_REAL_SAMPLES = ("image_size", "mean", "std", "metric")
+_OF_REAL_SAMPLES = ("validation", "image_size", "mean", "std", "metric")
+_OF_SAMPLES = ("samples", *_OF_REAL_SAMPLES)
 _GIVE = "give --data: a folder of images, .npy/.npz/.pt/.safetensors, or FILE.py:FUNCTION"
 
 
@@ -166,6 +166,8 @@ def _check_calibration(settings: Mapping[str, Any]) -> None:
         if unread:
             flag = "--" + unread[0].replace("_", "-")
             raise UsageError(f"{flag} goes with real samples", hint=f"{_GIVE}, or leave {flag} away")
+    if isinstance(calibration.validation, str) and calibration.validation == config.SYNTHETIC:
+        raise UsageError("--validation takes real samples", hint="give some, or leave --validation away")
     if calibration.device != "cpu":
         from peelcli.devices import check_device  # torch loads here
 

@@ -49,7 +49,7 @@ def train(student: Student, wanted: Lessons, clock: Clock) -> Trained:
     """
     require()
     pool = _pool(student.original or student.slim, wanted.calibration, wanted.most, clock)
-    original = calibration.with_known_input(student.original or student.slim, pool.held)
+    original = calibration.with_known_input(student.original or student.slim, pool.some(1))
     settled = _as_it_came(student, original)
     settled, found = _trained(original, settled, pool, wanted, student.original is not None, clock)
     return Trained(original, settled, (found,))
@@ -71,8 +71,11 @@ def prune_and_train(subject: Subject, wanted: Request, clock: Clock) -> Trained:
     assert wanted.lessons is not None
     require()
     pool = _pool(subject, wanted.calibration, wanted.lessons.most, clock)
-    subject = calibration.with_known_input(subject, pool.held)
-    few = wanted.calibration.model_copy(update={"data": pool.some(wanted.calibration.samples)})
+    subject = calibration.with_known_input(subject, pool.some(1))
+    own = pool.held if wanted.calibration.validation is not None else None
+    few = wanted.calibration.model_copy(
+        update={"data": pool.some(wanted.calibration.samples), "validation": own},
+    )
     before = proving.counted(subject, subject.module)
     final = limits_of(wanted.budget, before)
     current, settled, tunings = subject, None, []

@@ -167,7 +167,7 @@ def _weight_of_teacher(pupil: Pupil, pool: Pool, judging: Judging, training: Tra
     told = judging.loss is not None or pool.classes
     if training.distill is not None and training.distill < 1 and not told:
         raise UsageError(
-            f"--distill {training.distill:g} leaves a weight to labels, and {pool.held.name} has no class numbers",
+            f"--distill {training.distill:g} leaves a weight to labels, and {pool.name} has no class numbers",
             hint="give samples with labels, or --loss file.py:function, or leave --distill away",
         )
     if pupil.teacher is None:

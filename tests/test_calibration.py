@@ -12,6 +12,7 @@ from torch import nn
 from peelcli import calibration
 from peelcli.calibration import Choice, choices, choose, figure, gather, mended
 from peelcli.config import Calibration, Options
+from peelcli.errors import InputError
 from peelcli.graph import trace
 from peelcli.graph.legal import Legality
 from peelcli.records import Cut, Limit, Subject
@@ -89,6 +90,32 @@ def test_what_is_held_out_is_no_part_of_what_is_fitted():
     assert [float(x[0, 0, 0, 0]) for (x,) in evidence_of(subject_of(), data=data).fit.inputs] == fitted[
         :, 0, 0, 0
     ].tolist()
+
+
+def test_one_s_own_samples_judge_in_place_of_a_fifth():
+    data, others = drawn(10, 3, 16, 16), drawn(7, 3, 16, 16, seed=1)
+    evidence = evidence_of(subject_of(), data=data, validation=others)
+    assert len(evidence.fit) == 10
+    assert sorted(float(x[0, 0, 0, 0]) for (x,) in evidence.fit.inputs) == sorted(data[:, 0, 0, 0].tolist())
+    assert torch.equal(torch.cat([x for (x,) in evidence.judge._samples.inputs]), others)
+    assert evidence_of(subject_of(), data=data, validation=others, samples=5).judge.held == 5
+
+
+def test_one_s_own_samples_may_have_labels_where_the_others_have_none():
+    subject = subject_of()
+    others = drawn(8, 3, 16, 16, seed=1)
+    with torch.no_grad():
+        right = subject.module(others).argmax(1)
+    evidence = evidence_of(subject, validation=(others, right))
+    assert evidence.fit.targets is None
+    assert (evidence.judge.metric_name, evidence.judge.original) == ("accuracy", 1.0)
+
+
+def test_one_s_own_samples_that_the_model_does_not_take():
+    with pytest.raises(InputError, match="2x16x16"):
+        evidence_of(subject_of(), validation=drawn(8, 2, 16, 16))
+    with pytest.raises(InputError, match="1 sample can be used"):
+        evidence_of(subject_of(), validation=drawn(1, 3, 16, 16))
 
 
 def test_a_model_that_takes_one_sample_at_a_time_is_shown_one_at_a_time():

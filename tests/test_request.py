@@ -24,7 +24,8 @@ class Sealed(dict):
     ("name", "value", "flag"),
     [
         ("metric", "judge.py:top1", "--metric"), ("samples", 64, "--samples"), ("image_size", 32, "--image-size"),
-        ("mean", [0.5], "--mean"), ("std", "0.5", "--std"), ("repair", "auto", "--repair"),
+        ("validation", "others", "--validation"), ("mean", [0.5], "--mean"), ("std", "0.5", "--std"),
+        ("repair", "auto", "--repair"),
     ],
 )  # fmt: skip
 def test_what_goes_with_samples_needs_some(name, value, flag):
@@ -36,6 +37,14 @@ def test_what_goes_with_samples_needs_some(name, value, flag):
         request.check_outputs("model.pt", {name: value}, ())
     made = request.check("model.pt", {**BUDGET, name: value, "data": "images"}, ())
     assert made.calibration.data == "images"
+
+
+def test_what_is_judged_by_is_real():
+    with pytest.raises(UsageError) as caught:
+        request.check("model.pt", {**BUDGET, "data": "images", "validation": "synthetic"}, ())
+    assert caught.value.message == "--validation takes real samples"
+    with pytest.raises(UsageError, match="--validation goes with real samples"):
+        request.check("model.pt", {**BUDGET, "data": "synthetic", "validation": "images"}, ())
 
 
 def test_no_repair_is_what_happens_without_samples():

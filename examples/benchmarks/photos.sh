@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # More photos for the EfficientNet-Lite0 task, from Debian's packages and one of PyPI's, unpacked and not installed.
-# Leaves .cache/photos beside this script; needs apt-get, dpkg-deb, pip and unzip.
+# Leaves .cache/photos beside this script; needs apt-get, dpkg-deb, pip, unzip and python3.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 into="$here/.cache/photos"
@@ -9,7 +9,7 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$into"
 cd "$work"
 apt-get download plasma-workspace-wallpapers mate-backgrounds lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 \
-  palapeli-data opencv-doc
+  palapeli-data opencv-doc gcompris-qt-data
 for package in *.deb; do
   dpkg-deb -x "$package" .
 done
@@ -41,4 +41,22 @@ done
 for path in foolbox/data/imagenet_*.jpg; do
   cp "$path" "$into/foolbox-${path##*/}"
 done
+
+# GCompris keeps its photos as WebP inside Qt's resource files, uncompressed. Left out: a drawing, and the monuments of
+# "categorization", some of which are those of "explore_monuments" again.
+python3 - usr/share/gcompris-qt/rcc "$into" <<'END'
+import re
+import sys
+from pathlib import Path
+
+source, into = map(Path, sys.argv[1:])
+names = "categorization erase explore_farm_animals explore_monuments explore_world_animals explore_world_music"
+left_out = {"categorization-67", *(f"categorization-{number}" for number in range(97, 124))}
+for name in names.split():
+    packed = (source / f"{name}.rcc").read_bytes()
+    for number, found in enumerate(re.finditer(b"RIFF(....)WEBP", packed, re.DOTALL)):
+        photo = packed[found.start() : found.start() + 8 + int.from_bytes(found[1], "little")]
+        if f"{name}-{number}" not in left_out:
+            (into / f"gcompris-{name}-{number}.webp").write_bytes(photo)
+END
 ls "$into" | wc -l

@@ -117,6 +117,14 @@ SAMPLES: Group = {
         metavar="PATH|FILE.py:FUNCTION|synthetic",
     ),
     "samples": flag(int, "how many samples are used at most", _CALIBRATION, "256", "N"),
+    "validation": flag(
+        str,
+        "other samples to judge by, kept from scores, repair and training, e.g. photos of their own where --data holds "
+        "near copies; read as --data is",
+        _CALIBRATION,
+        "a fifth of --data",
+        "PATH|FILE.py:FUNCTION",
+    ),
     "image_size": flag(int, "height and width that images are brought to", _CALIBRATION, "what the model takes", "N"),
     "mean": flag(
         str,

@@ -61,6 +61,20 @@ def test_prune_with_samples_writes_the_repaired_model(crops, run_peel, tmp_path_
     assert float((torch.from_numpy(found) - wanted)[held].norm()) < float((cut - wanted)[held].norm())
 
 
+def test_one_s_own_samples_to_judge_by(crops, run_peel):
+    np.save(crops / "others.npy", np.random.default_rng(1).standard_normal((9, 3, 32, 32), dtype=np.float32))
+    command = ["prune", "model.pt", *HALF, "--data", "crops.npy"]
+    done = run_peel(*command, "--validation", "others.npy", "--output-format", "json", "--out", "slim.onnx", cwd=crops)
+    assert done.returncode == 0, done.stderr
+    fidelity = json.loads(done.stdout)["fidelity"]
+    assert (fidelity["fitted"], fidelity["held"]) == (30, 9)
+    before = files_in(crops)
+    done = run_peel(*command, "--validation", "gray.npy", "--out", "other.onnx", cwd=crops)
+    assert done.returncode == 2
+    assert "gray.npy" in done.stderr
+    assert files_in(crops) == before
+
+
 def test_plan_with_samples_then_apply_with_samples(crops, run_peel):
     samples = ["--data", "data.py:crops", "--repair", "auto"]
     made = run_peel("plan", "model.pt", *HALF, *samples, "--out", "plan.json", cwd=crops)
