@@ -29,6 +29,7 @@ from peelcli.training.ranks import Ranks
 
 _WORKERS = 8  # processes that read ahead, at most
 _REESTIMATED = 512  # samples that BatchNorm's statistics are taken from at the end
+_GENTLE = "a third of the usual rate: with BatchNorm statistics of batches the model would be worse than it came"
 
 Progress = Callable[[int, int, str], None]
 
@@ -65,6 +66,9 @@ def tune(
     if training.batchnorm == "sync":
         student = synchronise(student, ranks.device)
     bench = _Bench(pupil, pool, judging, ranks)
+    name = recipe.optimizer_name(student, training)
+    gentle = _is_gentle(name, training, pool, bench)
+    training = training.model_copy(update={"rate": recipe.peak_rate(name, training, gentle)})
     job = Job(
         student=student,
         lesson=lesson(teaching, pupil, student, pool, training, ranks, seed),
@@ -80,7 +84,6 @@ def tune(
     )
     result = Loop(job, ranks, tell).run()
     kept = _finished(pool, bench, result)
-    name = recipe.optimizer_name(student, training)
     record = Tuning(
         trained=len(pool.fit),
         held=bench.judge.held,
@@ -97,7 +100,7 @@ def tune(
         curve=result.curve,
         rate=result.rate,
         hardware=ranks.name(),
-        notes=(*pool.notes, *bench.judge.notes, *result.notes, *kept.notes),
+        notes=(*pool.notes, *bench.judge.notes, *([_GENTLE] if gentle else []), *result.notes, *kept.notes),
     )
     return bench.filled(kept.state), record
 
@@ -111,6 +114,7 @@ class _Bench:
         self.judge = Judge(original, pool.held, judging.metric, judging.name, ranks.device, ranks.shared)
         self._copy = full_copy(pupil.slim).to(ranks.device)
         self.start = self.judge.distance(self._copy)
+        self.has_statistics = has_statistics(self._copy)
 
     def distance(self, state: Tensors) -> Distance:
         """How near the model is with this state."""
@@ -124,6 +128,20 @@ class _Bench:
         tuned = full_copy(self._slim)
         tuned.load_state_dict(state, strict=False)
         return tuned
+
+    def renormed(self, state: Tensors | None, pool: Pool) -> Tensors:
+        """The same state with BatchNorm's statistics taken anew from samples that are learned from."""
+        return reestimated(self.filled(state).to(self.device), pool.some(_REESTIMATED)).state_dict()
+
+
+def _is_gentle(name: str, training: Training, pool: Pool, bench: _Bench) -> bool:
+    """Whether the model would lose by the statistics that batches give its norms: as it is it is worth small steps.
+
+    So it is after repair, which fits the statistics too; a model that was only cut gains by them.
+    """
+    if name != "sgd" or training.rate is not None or training.batchnorm == "frozen" or not bench.has_statistics:
+        return False
+    return merit(bench.distance(bench.renormed(None, pool))) < merit(bench.start)
 
 
 def merit(distance: Distance) -> tuple[float, float]:
@@ -172,10 +190,10 @@ def _finished(pool: Pool, bench: _Bench, result: Result) -> _Outcome:
     """The best state; the best and the last one also with BatchNorm's statistics anew, which lag in short runs."""
     best = max(result.curve, key=lambda point: (merit(point.distance), -point.step))
     tried = [_Outcome(result.best, best.distance, best.step)]
-    if has_statistics(bench.filled(None)):
+    if bench.has_statistics:
         states = {result.curve[-1].step: result.last} | ({best.step: result.best} if result.best is not None else {})
         for step, state in states.items():
-            fresh = reestimated(bench.filled(state).to(bench.device), pool.some(_REESTIMATED)).state_dict()
+            fresh = bench.renormed(state, pool)
             note = "BatchNorm statistics taken anew at the end"
             tried.append(_Outcome(fresh, bench.distance(fresh), step, (note,)))
     kept = max(tried, key=lambda outcome: merit(outcome.distance))

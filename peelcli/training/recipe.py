@@ -13,6 +13,7 @@ from peelcli.regimen import Training
 
 SGD_RATE, ADAMW_RATE = 0.03, 1e-3  # for a batch of 64
 SGD_DECAY, ADAMW_DECAY = 1e-4, 0.01
+GENTLE = 1 / 3  # of the rate, for a model that is good as it comes
 _BATCH = 64
 _MOMENTUM = 0.9
 
@@ -31,15 +32,20 @@ def optimizer_name(module: nn.Module, training: Training) -> str:
     return "sgd" if normed and not layers and training.batchnorm != "frozen" else "adamw"
 
 
-def peak_rate(name: str, training: Training) -> float:
+def peak_rate(name: str, training: Training, gentle: bool = False) -> float:
     """The learning rate after warm-up: as asked, else linear in the batch for SGD, with its square root for AdamW.
 
     Source: linear scaling, Goyal et al., arXiv:1706.02677; the square root for Adam, Malladi et al., arXiv:2205.10287.
+
+    Args:
+        name: of the optimizer.
+        training: the settings.
+        gentle: whether SGD starts from a model that is good as it comes: a third, which is ours.
     """
     if training.rate is not None:
         return training.rate
     scale = training.batch / _BATCH
-    return SGD_RATE * scale if name == "sgd" else ADAMW_RATE * math.sqrt(scale)
+    return SGD_RATE * scale * (GENTLE if gentle else 1.0) if name == "sgd" else ADAMW_RATE * math.sqrt(scale)
 
 
 def make_optimizer(module: nn.Module, name: str, training: Training) -> torch.optim.Optimizer:

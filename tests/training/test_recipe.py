@@ -38,6 +38,9 @@ def test_the_rate_follows_the_batch():
     assert peak_rate("sgd", training(batch=128)) == pytest.approx(2 * peak_rate("sgd", training(batch=64)))
     assert peak_rate("adamw", training(batch=256)) == pytest.approx(2 * peak_rate("adamw", training(batch=64)))
     assert peak_rate("sgd", training(batch=128, rate=0.5)) == 0.5
+    assert peak_rate("sgd", training(batch=64), gentle=True) == pytest.approx(0.01)
+    assert peak_rate("adamw", training(batch=64), gentle=True) == peak_rate("adamw", training(batch=64))
+    assert peak_rate("sgd", training(rate=0.5), gentle=True) == 0.5
 
 
 def test_vectors_are_not_decayed_and_frozen_weights_not_moved():
