@@ -151,6 +151,20 @@ def check_outputs(
     return paths
 
 
+def _check_validation(calibration: Calibration) -> None:
+    """Refuse what can't judge: patterns, and the samples that are fitted on."""
+    if not isinstance(calibration.validation, (str, os.PathLike)):
+        return
+    judged_by = os.fspath(calibration.validation)
+    if judged_by == config.SYNTHETIC:
+        raise UsageError("--validation takes real samples", hint="give some, or leave --validation away")
+    if isinstance(calibration.data, (str, os.PathLike)) and judged_by == os.fspath(calibration.data):
+        raise UsageError(
+            "--validation names the samples of --data",
+            hint="give others, or leave --validation away: then a fifth is held out",
+        )
+
+
 def _check_calibration(settings: Mapping[str, Any]) -> None:
     """Refuse what reads samples where there are none, and a device that is not here."""
     calibration = config.pick(Calibration, settings)
@@ -166,8 +180,7 @@ def _check_calibration(settings: Mapping[str, Any]) -> None:
         if unread:
             flag = "--" + unread[0].replace("_", "-")
             raise UsageError(f"{flag} goes with real samples", hint=f"{_GIVE}, or leave {flag} away")
-    if isinstance(calibration.validation, str) and calibration.validation == config.SYNTHETIC:
-        raise UsageError("--validation takes real samples", hint="give some, or leave --validation away")
+    _check_validation(calibration)
     if calibration.device != "cpu":
         from peelcli.devices import check_device  # torch loads here
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,6 +44,8 @@ def test_what_is_judged_by_is_real():
     with pytest.raises(UsageError) as caught:
         request.check("model.pt", {**BUDGET, "data": "images", "validation": "synthetic"}, ())
     assert caught.value.message == "--validation takes real samples"
+    with pytest.raises(UsageError, match="--validation names the samples of --data"):
+        request.check("model.pt", {**BUDGET, "data": "images", "validation": Path("images")}, ())
     with pytest.raises(UsageError, match="--validation goes with real samples"):
         request.check("model.pt", {**BUDGET, "data": "synthetic", "validation": "images"}, ())
 

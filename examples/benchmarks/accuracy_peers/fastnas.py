@@ -59,13 +59,22 @@ def _searched(job: Job, bound: float) -> nn.Module:
         warnings.simplefilter("ignore")
         import modelopt.torch.prune as mtp  # says what it thinks of other packages' versions
 
-        slim, _ = mtp.prune(
-            model=deepcopy(job.module),
-            mode=[("fastnas", _config())],
-            constraints={"flops": f"{100 * bound}%"},
-            dummy_input=job.example,
-            config={"score_func": score, "forward_loop": passes, "checkpoint": str(CACHE / f"fastnas-{job.name}.pth")},
-        )
+        try:
+            slim, _ = mtp.prune(
+                model=deepcopy(job.module),
+                mode=[("fastnas", _config())],
+                constraints={"flops": f"{100 * bound}%"},
+                dummy_input=job.example,
+                config={
+                    "score_func": score,
+                    "forward_loop": passes,
+                    "checkpoint": str(CACHE / f"fastnas-{job.name}.pth"),
+                },
+            )
+        except ValueError as error:
+            if "constraints can be satisfied" not in str(error):
+                raise
+            raise OutOfReach("no network of its search space is so small") from None
     return reestimate_norms(slim.eval(), job.calibration)
 
 
