@@ -72,9 +72,9 @@ def test_a_value_that_is_none_of_the_choices_is_told_in_one_line(capsys):
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
-        ("prune", {"data", "samples", "image_size", "mean", "std", "metric", "repair", "device"}),
-        ("plan", {"data", "samples", "image_size", "mean", "std", "metric", "repair", "device"}),
-        ("apply", {"data", "samples", "image_size", "mean", "std", "metric", "repair", "device"}),
+        ("prune", {"data", "samples", "validation", "image_size", "mean", "std", "metric", "repair", "device"}),
+        ("plan", {"data", "samples", "validation", "image_size", "mean", "std", "metric", "repair", "device"}),
+        ("apply", {"data", "samples", "validation", "image_size", "mean", "std", "metric", "repair", "device"}),
         ("inspect", set()),
     ],
 )
