@@ -155,10 +155,9 @@ def _check_validation(calibration: Calibration) -> None:
     """Refuse what can't judge: patterns, and the samples that are fitted on."""
     if not isinstance(calibration.validation, (str, os.PathLike)):
         return
-    judged_by = os.fspath(calibration.validation)
-    if judged_by == config.SYNTHETIC:
+    if calibration.validation == config.SYNTHETIC:
         raise UsageError("--validation takes real samples", hint="give some, or leave --validation away")
-    if isinstance(calibration.data, (str, os.PathLike)) and judged_by == os.fspath(calibration.data):
+    if isinstance(calibration.data, (str, os.PathLike)) and Path(calibration.validation) == Path(calibration.data):
         raise UsageError(
             "--validation names the samples of --data",
             hint="give others, or leave --validation away: then a fifth is held out",

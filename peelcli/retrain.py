@@ -73,9 +73,7 @@ def prune_and_train(subject: Subject, wanted: Request, clock: Clock) -> Trained:
     pool = _pool(subject, wanted.calibration, wanted.lessons.most, clock)
     subject = calibration.with_known_input(subject, pool.some(1))
     own = pool.held if wanted.calibration.validation is not None else None
-    few = wanted.calibration.model_copy(
-        update={"data": pool.some(wanted.calibration.samples), "validation": own},
-    )
+    few = wanted.calibration.model_copy(update={"data": pool.some(wanted.calibration.samples), "validation": own})
     before = proving.counted(subject, subject.module)
     final = limits_of(wanted.budget, before)
     current, settled, tunings = subject, None, []

@@ -67,7 +67,7 @@ def tune(
         student = synchronise(student, ranks.device)
     bench = _Bench(pupil, pool, judging, ranks)
     name = recipe.optimizer_name(student, training)
-    gentle = _is_gentle(name, training, pool, bench)
+    gentle = _is_gentle(name, training, pupil, pool, bench)
     training = training.model_copy(update={"rate": recipe.peak_rate(name, training, gentle)})
     job = Job(
         student=student,
@@ -109,7 +109,7 @@ class _Bench:
     """Where states of the student are judged: in a copy of the slim model, by its original or, without, by itself."""
 
     def __init__(self, pupil: Pupil, pool: Pool, judging: Judging, ranks: Ranks) -> None:
-        self._slim, self.device = pupil.slim, ranks.device
+        self._slim = pupil.slim
         original = pupil.teacher if pupil.teacher is not None else pupil.slim
         self.judge = Judge(original, pool.held, judging.metric, judging.name, ranks.device, ranks.shared)
         self._copy = full_copy(pupil.slim).to(ranks.device)
@@ -129,19 +129,20 @@ class _Bench:
         tuned.load_state_dict(state, strict=False)
         return tuned
 
-    def renormed(self, state: Tensors | None, pool: Pool) -> Tensors:
+    def renormed(self, state: Tensors, pool: Pool) -> Tensors:
         """The same state with BatchNorm's statistics taken anew from samples that are learned from."""
-        return reestimated(self.filled(state).to(self.device), pool.some(_REESTIMATED)).state_dict()
+        self._copy.load_state_dict(state, strict=False)
+        return reestimated(self._copy, pool.some(_REESTIMATED)).state_dict()
 
 
-def _is_gentle(name: str, training: Training, pool: Pool, bench: _Bench) -> bool:
+def _is_gentle(name: str, training: Training, pupil: Pupil, pool: Pool, bench: _Bench) -> bool:
     """Whether the model would lose by the statistics that batches give its norms: as it is it is worth small steps.
 
     So it is after repair, which fits the statistics too; a model that was only cut gains by them.
     """
     if name != "sgd" or training.rate is not None or training.batchnorm == "frozen" or not bench.has_statistics:
         return False
-    return merit(bench.distance(bench.renormed(None, pool))) < merit(bench.start)
+    return merit(bench.distance(bench.renormed(pupil.slim.state_dict(), pool))) < merit(bench.start)
 
 
 def merit(distance: Distance) -> tuple[float, float]:

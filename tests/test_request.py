@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -45,7 +44,7 @@ def test_what_is_judged_by_is_real():
         request.check("model.pt", {**BUDGET, "data": "images", "validation": "synthetic"}, ())
     assert caught.value.message == "--validation takes real samples"
     with pytest.raises(UsageError, match="--validation names the samples of --data"):
-        request.check("model.pt", {**BUDGET, "data": "images", "validation": Path("images")}, ())
+        request.check("model.pt", {**BUDGET, "data": "images", "validation": "images/"}, ())
     with pytest.raises(UsageError, match="--validation goes with real samples"):
         request.check("model.pt", {**BUDGET, "data": "synthetic", "validation": "images"}, ())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
@@ -84,27 +83,6 @@ def test_the_original_s_answers_are_learned_without_labels(pair):
         assert (slim(x) - pair[0](x)).norm() < (pair[1](x) - pair[0](x)).norm()
     assert not slim.training
     assert all(torch.equal(value, pair[1].state_dict()[name]) for name, value in before.items())
-
-
-def test_a_model_that_would_lose_by_statistics_of_batches_takes_smaller_steps(pair):
-    x = images(120)
-    repaired = peel.prune(pair[0], x[:1], flops="50%", align=4, data=x).model
-    off = copy.deepcopy(pair[1])
-    for norm in (off[1], off[4]):
-        norm.running_mean += 1
-    word = "a third of the usual rate"
-    for model, settings, peak, told in [
-        (repaired, {}, 0.01, True),
-        (off, {}, 0.03, False),
-        (repaired, {"rate": 0.02}, 0.02, False),
-        (repaired, {"optimizer": "adamw"}, 0.001, False),
-        (repaired, {"optimizer": "sgd", "batchnorm": "frozen"}, 0.03, False),
-    ]:
-        run = peel.finetune(model, x[:1], teacher=pair[0], data=x, steps=2, batch=64, **settings).run
-        (found,) = run.tunings
-        assert found.peak == pytest.approx(peak), settings
-        assert any(word in note for note in found.notes) is told, settings
-        assert found.after.kl <= found.before.kl
 
 
 def test_a_run_repeats_bit_for_bit_and_another_seed_does_not(pair):
