@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -17,7 +18,10 @@ from peelcli.patches import generator
 from peelcli.records import ChannelGraph, Cut, Limit, Scores, Subject, Widths
 from peelcli.results import Candidate, Distance, Fidelity
 from peelcli.samples import Inputs, Samples, shapes, spread
+from peelcli.scoring import moments
+from peelcli.scoring.surgeon import shrunk
 from peelcli.sources.data import load_metric, load_samples
+from peelcli.surgery.basis import Basis, Sight
 from peelcli.surgery.batchnorm import has_statistics, reestimated
 from peelcli.surgery.prune import apply_cuts
 from peelcli.surgery.repair import repair
@@ -27,6 +31,7 @@ Progress = Callable[[int, int], None]
 _HELD = 5  # one of so many samples is held out
 _TRIAL_MACS = 80_000_000_000  # multiply-adds of the samples that one candidate is repaired on; the chosen one gets all
 _TRIAL_SAMPLES = 48  # at least
+_SIGHT_SAMPLES = 128  # on which linear streams are looked at
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Evidence:
         seed: of everything random.
         notes: on the samples.
         synthetic: whether the samples are patterns, and the subject's BatchNorm statistics those of the patterns.
+        bases: of the subject's linear streams, by the names of all groups: found once, for whichever cuts are tried.
     """
 
     subject: Subject
@@ -50,6 +56,7 @@ class Evidence:
     seed: int
     notes: tuple[str, ...]
     synthetic: bool = False
+    bases: dict[tuple[str, ...], Basis] = field(default_factory=dict, compare=False)
 
 
 def gather(
@@ -168,11 +175,13 @@ def choose(
     few = min(len(evidence.fit), max(_TRIAL_SAMPLES, _TRIAL_MACS // max(macs, 1)))
     fit = evidence.fit.some(spread(len(evidence.fit), few))
     distances = []
+    basis = _basis(evidence, cuts_of(tried[0].widths))
     for number, choice in enumerate(tried):
         cuts = cuts_of(choice.widths)
-        slim = apply_cuts(evidence.subject.module, cuts)
+        original = basis.turned(cuts) if basis else evidence.subject.module
+        slim = apply_cuts(original, cuts)
         if evidence.repairs:
-            repair(evidence.subject.module, slim, cuts, fit, evidence.seed)
+            repair(original, slim, cuts, fit, evidence.seed)
         distances.append(evidence.judge.distance(slim))
         if progress:
             progress(number + 1, len(tried))
@@ -210,22 +219,52 @@ def mended(
     )
     if not evidence.repairs or all(cut.width == cut.group.full for cut in cuts):
         return slim, fidelity
-    device = next((p.device for p in evidence.subject.module.parameters()), torch.device("cpu"))
-    copy = full_copy(work).to(device)
-    done = repair(evidence.subject.module, copy, cuts, evidence.fit, evidence.seed, progress)
+    basis = _basis(evidence, cuts)
+    original = basis.turned(cuts) if basis else evidence.subject.module
+    device = next((p.device for p in original.parameters()), torch.device("cpu"))
+    copy = full_copy(work).to(device) if original is evidence.subject.module else apply_cuts(original, cuts)
+    done = repair(original, copy, cuts, evidence.fit, evidence.seed, progress)
     tried = [(cut, work, "none, because what was tried was no nearer to the original on held-out samples")]
     tried.append((judge.distance(copy), copy, ""))
     if has_statistics(copy) and not evidence.synthetic:
         anew = reestimated(copy, evidence.fit)
         tried.append((judge.distance(anew), anew, "BatchNorm statistics taken anew"))
     distance, best, what = min(tried, key=lambda row: figure(row[0]))
-    notes = (*evidence.notes, *(done.notes() if best is not work else ()), *([f"repair: {what}"] if what else []))
+    changes = (*_turned(basis, cuts), *done.notes()) if best is not work else ()
+    notes = (*evidence.notes, *changes, *([f"repair: {what}"] if what else []))
     if best is work:
         return slim, replace(fidelity, notes=notes)
     home = next((p.device for p in slim.parameters()), torch.device("cpu"))
     return _brought_home(slim, work, best, evidence.synthetic).to(home), replace(
         fidelity, repaired=distance, notes=notes
     )
+
+
+def _basis(evidence: Evidence, cuts: Sequence[Cut]) -> Basis | None:
+    """Of the linear streams, looked for once; not of a stand-in, whose weights are not those that come home."""
+    if not evidence.repairs or evidence.synthetic:
+        return None
+    groups = tuple(cut.group.name for cut in cuts)
+    if groups not in evidence.bases:
+        evidence.bases[groups] = Basis(evidence.subject.module, cuts, evidence.fit, partial(_sights, evidence))
+    return evidence.bases[groups]
+
+
+def _sights(evidence: Evidence, weights: set[str]) -> dict[str, Sight]:
+    """What samples show of weights that read streams; not of those with so many inputs that only rows are kept."""
+    some = evidence.fit.some(range(min(len(evidence.fit), _SIGHT_SAMPLES)))
+    found = moments.measure(evidence.subject, some, weights, evidence.seed)
+    return {
+        name: Sight(shrunk(its.covariance(), len(some))[0], its.weighted()[0])
+        for name, its in found.items()
+        if its.sensitivity is not None and not its.rows
+    }
+
+
+def _turned(basis: Basis | None, cuts: Sequence[Cut]) -> tuple[str, ...]:
+    narrower = {cut.group.name for cut in cuts if cut.width < cut.group.full}
+    count = len(narrower.intersection(basis.streams)) if basis else 0
+    return (f"repair: {count} linear streams turned, so that the kept channels carry the most",) if count else ()
 
 
 def _brought_home(slim: nn.Module, work: nn.Module, best: nn.Module, synthetic_ones: bool) -> nn.Module:

@@ -15,6 +15,7 @@ from peelcli.pools import Pool
 from peelcli.records import Cut
 from peelcli.regimen import Training
 from peelcli.sources.data.metric import Metric
+from peelcli.surgery import streams
 from peelcli.tensors import wide_copy
 from peelcli.training import features, trial
 from peelcli.training.augment import Augment
@@ -206,9 +207,12 @@ def _matcher(
             "--match features needs the original, and the plan that says which channels were kept",
             hint="give --teacher, and the slim model as .safetensors, which carries its plan",
         )
-    made = features.Matcher(teacher, student, features.pairs(student, pupil.cuts), ranks.device)
+    inputs = moved(first.inputs, ranks.device)
+    turned = {stream.group.name for stream in streams.find(teacher, [cut.group for cut in pupil.cuts], inputs)}
+    cuts = [cut for cut in pupil.cuts if cut.group.name not in turned]  # repair gives streams another basis
+    made = features.Matcher(teacher, student, features.pairs(student, cuts), ranks.device)
     with made.watching(), torch.no_grad():
-        teacher(*moved(first.inputs, ranks.device))
+        teacher(*inputs)
     made.measure()
     return made
 

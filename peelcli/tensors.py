@@ -153,6 +153,19 @@ def forgetful(module: nn.Module) -> nn.Module:
     return module
 
 
+@contextmanager
+def evaluated(module: nn.Module) -> Iterator[None]:
+    """In eval mode inside; afterwards every child is in the mode that it was in."""
+    before = [(child, child.training) for child in module.modules()]
+    nn.Module.eval(module)
+    try:
+        yield
+    finally:
+        for child, training in before:
+            child.training = training
+        forgetful(module)
+
+
 def float64_copy(module: nn.Module) -> nn.Module:
     """A full copy in float64 and eval mode, also of a module that uses the name `double` for something else."""
     return nn.Module.eval(nn.Module.double(brief_copy(module)))

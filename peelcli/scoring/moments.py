@@ -62,6 +62,12 @@ class Moments:
         moves = found.diagonal(dim1=1, dim2=2) > _CONSTANT * power
         return (found * (moves[:, :, None] & moves[:, None, :])).cpu()
 
+    def weighted(self) -> torch.Tensor:
+        """The matrix with its outputs scaled by the root of their sensitivities, float64, on the CPU."""
+        assert self.sensitivity is not None
+        matrix = self.matrix.double().cpu()
+        return matrix * self.sensitivity.cpu().reshape(matrix.shape[:2])[:, :, None, None].sqrt()
+
 
 def measure(
     subject: Subject,

@@ -126,7 +126,7 @@ def _plain(group: Group, piece: Slice, moments: Moments) -> tuple[torch.Tensor, 
         list(dict.fromkeys(entry % width for channel in bundle for entry in piece.indices[channel]))
         for bundle in group.bundles
     ]
-    return moments.covariance(), _weighted(moments), entries
+    return moments.covariance(), moments.weighted(), entries
 
 
 def _pooled(group: Group, piece: Slice, moments: Moments) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
@@ -139,11 +139,4 @@ def _pooled(group: Group, piece: Slice, moments: Moments) -> tuple[torch.Tensor,
     position = {channel: number for number, channel in enumerate(channels)}
     entries = [[position[channel] for channel in bundle if channel in position] for bundle in group.bundles]
     covariance = (rows.transpose(0, 1) @ rows / len(rows))[None]
-    return covariance, _weighted(moments)[:, :, :, 0][:, :, at], entries
-
-
-def _weighted(moments: Moments) -> torch.Tensor:
-    """The weight with its outputs scaled by the root of their sensitivities, float64."""
-    assert moments.sensitivity is not None
-    matrix = moments.matrix.double().cpu()
-    return matrix * moments.sensitivity.cpu().reshape(matrix.shape[:2])[:, :, None, None].sqrt()
+    return covariance, moments.weighted()[:, :, :, 0][:, :, at], entries

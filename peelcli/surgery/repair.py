@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +19,7 @@ from peelcli.surgery.aims import Aim, flat_beyond, joined, undone
 from peelcli.surgery.prune import entries_of
 from peelcli.surgery.surroundings import Around, Counted, look, own
 from peelcli.surgery.walk import Walk
-from peelcli.tensors import forgetful, full_copy, named_tensors
+from peelcli.tensors import evaluated, full_copy, named_tensors
 
 Progress = Callable[[int, int], None]
 _BYTES_AT_ONCE = 800_000_000  # of activations in one wave of samples
@@ -96,7 +95,7 @@ def repair(
         progress: told (layers done, layers in all).
     """
     teacher = nn.Module.eval(full_copy(original))
-    with _evaluated(slim), torch.random.fork_rng(devices=[]), torch.no_grad():
+    with evaluated(slim), torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         around, size = _looked_at(slim, samples)
         fitter = _Fitter(teacher, slim, cuts, around, seed)
@@ -105,18 +104,6 @@ def repair(
             waves = [_Wave(teacher, slim, inputs, count, fitter.wanted) for inputs, count in batches]
             _side_by_side(waves, fitter, len(samples), progress)
     return fitter.result
-
-
-@contextmanager
-def _evaluated(module: nn.Module) -> Iterator[None]:
-    before = [(child, child.training) for child in module.modules()]
-    nn.Module.eval(module)
-    try:
-        yield
-    finally:
-        for child, training in before:
-            child.training = training
-        forgetful(module)
 
 
 # --- two passes, in waves of samples

@@ -31,7 +31,7 @@ def distance(one: nn.Module, two: nn.Module, samples: Samples) -> float:
             for a, b in zip(tensors_in(one(*inputs)), tensors_in(two(*inputs)), strict=True):
                 apart += float((a - b).double().square().sum())
                 size += float(a.double().square().sum())
-    return (apart / size) ** 0.5
+    return (apart / max(size, 1e-30)) ** 0.5
 
 
 class Detector(nn.Module):
