@@ -58,6 +58,11 @@ class Evidence:
     synthetic: bool = False
     bases: dict[tuple[str, ...], Basis] = field(default_factory=dict, compare=False)
 
+    @property
+    def turns(self) -> bool:
+        """Whether repair turns linear streams; not those of a stand-in, whose weights are not those that come home."""
+        return self.repairs and not self.synthetic
+
 
 def gather(
     subject: Subject, wanted: Calibration, seed: int, progress: Progress | None = None
@@ -241,8 +246,8 @@ def mended(
 
 
 def _basis(evidence: Evidence, cuts: Sequence[Cut]) -> Basis | None:
-    """Of the linear streams, looked for once; not of a stand-in, whose weights are not those that come home."""
-    if not evidence.repairs or evidence.synthetic:
+    """Of the linear streams, looked for once; None where they stay as they are."""
+    if not evidence.turns:
         return None
     groups = tuple(cut.group.name for cut in cuts)
     if groups not in evidence.bases:

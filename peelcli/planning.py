@@ -314,8 +314,8 @@ def _score(
     subject: Subject, graph: ChannelGraph, options: Options, evidence: Evidence | None, tell: Callable[[int, int], None]
 ) -> Scores:
     """Scores as they stand in a plan file, so that a plan read back is the plan that was made."""
-    seen = evidence.subject if evidence else subject
-    scores = table.score(seen, graph, options.score, options.seed, evidence.fit if evidence else None, tell)
+    seen, samples, turns = (evidence.subject, evidence.fit, evidence.turns) if evidence else (subject, None, False)
+    scores = table.score(seen, graph, options.score, options.seed, samples, tell, turns)
     groups = tuple(GroupScore(score.channels, plans.rounded(score.layer)) for score in scores.groups)
     return replace(scores, groups=groups)
 

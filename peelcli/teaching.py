@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from peelcli import streams
 from peelcli.errors import UsageError
 from peelcli.fidelity import MOST_NUMBERS
 from peelcli.outputs import Kind, common_kind, kind
@@ -15,7 +16,6 @@ from peelcli.pools import Pool
 from peelcli.records import Cut
 from peelcli.regimen import Training
 from peelcli.sources.data.metric import Metric
-from peelcli.surgery import streams
 from peelcli.tensors import wide_copy
 from peelcli.training import features, trial
 from peelcli.training.augment import Augment

@@ -216,6 +216,11 @@ def beside(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(pytree.tree_map_only(torch.Tensor, lambda t: t.to(device), inputs))
 
 
+def own(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Copies of the inputs on the module's device, so that a forward may change them in place."""
+    return tuple(pytree.tree_map_only(torch.Tensor, torch.clone, beside(module, inputs)))
+
+
 def wide_inputs(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """A copy of the inputs on the device of the module's weights, half precision as float32, for a `wide_copy`."""
     device = next((tensor.device for _, tensor in named_tensors(module)), torch.device("cpu"))

@@ -24,6 +24,7 @@ class Material:
         seed: of everything random.
         samples: calibration samples; a scorer whose file has NEEDS_SAMPLES = True always gets at least one.
         progress: a scorer that looks at the samples tells it (samples done, samples in all).
+        turns: whether linear streams will be turned before they are cut, see `peelcli.streams`.
     """
 
     subject: Subject
@@ -31,6 +32,7 @@ class Material:
     seed: int
     samples: Samples | None = None
     progress: Callable[[int, int], None] | None = None
+    turns: bool = False
 
     @cached_property
     def weights(self) -> dict[str, torch.Tensor]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import nn
 
+from peelcli import streams
 from peelcli.records import Group, GroupScore, Scores, Slice
 from peelcli.scoring.base import Material, magnitudes
 from peelcli.scoring.moments import Moments, measure
-from peelcli.scoring.surgeon import Reader
+from peelcli.scoring.surgeon import Reader, principal_losses
+from peelcli.tensors import brief_copy
 
 NEEDS_SAMPLES = True
 _BLOCKS = 64  # in a wide group several channels go at once, before the rest is updated
@@ -29,6 +32,9 @@ def score(material: Material) -> Scores:
     inputs, e.g. OSSCAR (arXiv:2403.12983). Sensitivities from Fisher's diagonal as in K-FAC's output side
     (arXiv:1503.05671). The sum over coupled readers, the shrinkage and the block size are ours.
 
+    A linear stream that repair will turn (`peelcli.streams`) loses directions instead of channels: in the same order,
+    each channel carries the next larger eigenvalue of sum S^1/2 W' S W S^1/2 (`surgeon.principal_losses`).
+
     A group that is read by no such weight, or only by weights that the model's main output does not depend on, gets an
     even share, ranked by l2, and a note says so.
     """
@@ -37,7 +43,8 @@ def score(material: Material) -> Scores:
     weights = {piece.tensor for group in groups for piece in _reading(group)}
     found = measure(material.subject, material.samples, weights, material.seed, material.progress)
     trust = len(material.samples)  # rows of one sample say much the same
-    added = [_order(group, _readers(group, found, trust)) for group in groups]
+    turned = _turned(material)
+    added = [_order(group, _readers(group, found, trust), group.name in turned) for group in groups]
     known = [sum(values) for values in added if values is not None]
     even = sum(known) / len(known) if known else 1.0
     scores = [
@@ -62,10 +69,20 @@ def _readers(group: Group, found: Mapping[str, Moments], trust: int) -> list[Rea
     return [Reader.of(group, piece, seen[piece.tensor], trust) for piece in _reading(group) if piece.tensor in seen]
 
 
-def _order(group: Group, readers: Sequence[Reader]) -> list[float] | None:
+def _turned(material: Material) -> set[str]:
+    """Names of the linear streams, where they will be turned."""
+    if not material.turns or material.samples is None:
+        return set()
+    module = nn.Module.eval(brief_copy(material.subject.module))
+    inputs = next(material.samples.batches(2))
+    return {stream.group.name for stream in streams.find(module, material.graph.groups, inputs)}
+
+
+def _order(group: Group, readers: Sequence[Reader], turned: bool) -> list[float] | None:
     """The added loss of each bundle at its turn; None where nothing is known."""
     if not readers:
         return None
+    losses = principal_losses(readers) if turned else None
     left = torch.arange(len(group.bundles))
     floor = max(1, group.floor // group.bundle_size)
     block = max(1, len(left) // _BLOCKS)
@@ -83,7 +100,14 @@ def _order(group: Group, readers: Sequence[Reader]) -> list[float] | None:
         for reader in readers if bool(stay.any()) else ():
             reader.remove(gone, stay.nonzero()[:, 0])
         left = left[stay]
+    if losses is not None:
+        worth[worth.argsort(stable=True)] = _rising(losses)
     return worth.tolist()
+
+
+def _rising(losses: torch.Tensor) -> torch.Tensor:
+    """The same, each a little more than the one before, so that the order of the scores is that of removal."""
+    return losses.clamp(min=0).cummax(0).values + float(losses.sum()) * 1e-12 * torch.arange(len(losses))
 
 
 def _by_weight(material: Material, group: Group, total: float) -> list[float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from peelcli.records import Group, Slice
@@ -85,6 +87,26 @@ class Reader:
         moved[rest] = torch.arange(len(rest))
         columns = self.columns[stay]
         self.columns = moved[columns.clamp(min=0)].where(columns >= 0, torch.tensor(-1))
+
+
+def principal_losses(readers: Sequence[Reader]) -> torch.Tensor | None:
+    """What each principal direction of a group carries to its readers, ascending; None where they read it in parts.
+
+    Eigenvalues of sum_c S^1/2 W_c' W_c S^1/2, with S the covariance of the group given all other inputs of a reader,
+    which stay, pooled over the readers. The sum of the first n is what linear readers lose who get only the best
+    combinations of the other directions, if S is the same for all.
+
+    Source: reduced-rank regression (Izenman, 1975, doi:10.1016/0047-259X(75)90042-1); pooling is ours.
+    """
+    if any(reader.columns.shape[1] > 1 or reader.inverse.shape[0] > 1 for reader in readers):
+        return None
+    ats = [reader.columns[:, 0] for reader in readers]
+    covariances = [torch.linalg.inv(r.inverse[0][at][:, at]) for r, at in zip(readers, ats, strict=True)]
+    values, vectors = torch.linalg.eigh(torch.stack(covariances).mean(0))
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    powers = torch.stack([r.power[0][at][:, at] for r, at in zip(readers, ats, strict=True)])
+    losses: torch.Tensor = torch.linalg.eigvalsh(root @ powers.sum(0) @ root)
+    return losses
 
 
 def damping(variance: torch.Tensor) -> torch.Tensor:

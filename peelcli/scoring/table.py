@@ -107,6 +107,7 @@ def score(
     seed: int,
     samples: Samples | None = None,
     progress: Callable[[int, int], None] | None = None,
+    turns: bool = False,
 ) -> Scores:
     """Score every group of a model, locked ones too.
 
@@ -118,6 +119,7 @@ def score(
         seed: of everything random.
         samples: calibration samples; scorers that need none don't look at them.
         progress: told (samples done, samples in all).
+        turns: whether repair will turn linear streams.
 
     Returns:
         One GroupScore per group, in the order of graph.groups, all figures finite.
@@ -128,7 +130,7 @@ def score(
     check_name(name, with_data=bool(samples))
     from peelcli.scoring.base import Material  # torch loads here, so the table can be shown without it
 
-    material = Material(subject, graph, seed, samples, progress)
+    material = Material(subject, graph, seed, samples, progress, turns)
     notes: tuple[str, ...] = ()
     if name == AUTO:
         name, notes = _choose(material)

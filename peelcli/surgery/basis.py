@@ -13,9 +13,17 @@ from torch.utils import _pytree as pytree
 from peelcli.patches import generator
 from peelcli.records import Cut, Slice
 from peelcli.samples import Samples
-from peelcli.surgery.streams import Stream, Writer, find
-from peelcli.surgery.surroundings import own
-from peelcli.tensors import brief_copy, default_float64, evaluated, float64_copy, full_copy, named_tensors, tensors_in
+from peelcli.streams import Stream, Writer, find
+from peelcli.tensors import (
+    brief_copy,
+    default_float64,
+    evaluated,
+    float64_copy,
+    full_copy,
+    named_tensors,
+    own,
+    tensors_in,
+)
 
 _BATCH = 8
 _STATISTICS = 64  # samples that say how the new channels vary

@@ -17,9 +17,9 @@ from peelcli.samples import Samples
 from peelcli.surgery import ridge
 from peelcli.surgery.aims import Aim, flat_beyond, joined, undone
 from peelcli.surgery.prune import entries_of
-from peelcli.surgery.surroundings import Around, Counted, look, own
+from peelcli.surgery.surroundings import Around, Counted, look
 from peelcli.surgery.walk import Walk
-from peelcli.tensors import evaluated, full_copy, named_tensors
+from peelcli.tensors import evaluated, full_copy, named_tensors, own
 
 Progress = Callable[[int, int], None]
 _BYTES_AT_ONCE = 800_000_000  # of activations in one wave of samples

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from peelcli.products import Product, Run, watching
-from peelcli.tensors import beside, named_tensors, tensors_in
+from peelcli.tensors import named_tensors, own, tensors_in
 
 _PASSING = (
     torch.dropout, torch.dropout_, torch.feature_dropout, torch.feature_dropout_, torch.alpha_dropout,
@@ -237,8 +236,3 @@ def _ends(func: Any, args: Any, kwargs: Any) -> tuple[float, float] | None:
         low, high = (end if value is None else value for end, value in zip((-math.inf, math.inf), given, strict=True))
         return (float(low), float(high)) if isinstance(low, int | float) and isinstance(high, int | float) else None
     return _FLAT_ENDS.get(func)
-
-
-def own(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Copies of the inputs on the module's device, so that a forward may change them in place."""
-    return tuple(pytree.tree_map_only(torch.Tensor, torch.clone, beside(module, inputs)))

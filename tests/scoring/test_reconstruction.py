@@ -221,3 +221,20 @@ def test_wide_groups_lose_several_channels_at_a_time():
     channels = scores.groups[0].channels
     assert len(set(channels)) == 200
     assert scores.groups[0].layer == pytest.approx(sum(channels))
+
+
+def test_a_linear_stream_that_will_be_turned_loses_directions_and_the_order_stays():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
+    subject = Subject(net, (torch.zeros(1, 8),), "net")
+    graph = trace(subject, Legality(align=1, min_keep=0.1))
+    data = Samples(tuple((torch.randn(1, 8),) for _ in range(200)), "noise")
+    plain, turned = (score(subject, graph, "reconstruction", 0, data, turns=turns).groups for turns in (False, True))
+    by_name = {group.name: number for number, group in enumerate(graph.groups)}
+    stream, bent = by_name["0"], by_name["1"]
+    assert turned[bent] == plain[bent]
+    order = [sorted(range(6), key=its[stream].channels.__getitem__) for its in (plain, turned)]
+    assert order[0] == order[1]
+    lost = [sorted(its[stream].channels) for its in (plain, turned)]
+    assert all(sum(lost[1][:n]) <= sum(lost[0][:n]) * 1.001 for n in range(1, 6))
+    assert lost[1][0] < 0.01 * lost[0][1]  # five readers can't tell six directions apart

@@ -9,7 +9,7 @@ import torch
 
 from peelcli.records import Slice
 from peelcli.scoring.moments import Moments
-from peelcli.scoring.surgeon import Reader, damping, shrunk
+from peelcli.scoring.surgeon import Reader, damping, principal_losses, shrunk
 
 MANY = 10**12  # rows: nothing is shrunk
 
@@ -213,3 +213,31 @@ def test_a_slice_without_indices_is_no_reader(make_group):
     group = make_group("x", 2, ("w", 1, "in", ((), ())))
     moments = moments_of(drawn(1, 3, 4, 1), covariance_of(1, 4))
     assert Reader.of(group, Slice("w", 1, "in", ((), ())), moments, MANY).costs().tolist() == [0.0, 0.0]
+
+
+def reader(covariance: torch.Tensor, weight: torch.Tensor) -> Reader:
+    channels = torch.arange(covariance.shape[0])[:, None]
+    return Reader(torch.linalg.inv(covariance)[None], (weight.T @ weight)[None], channels)
+
+
+def test_directions_that_are_not_read_are_lost_for_nothing():
+    unit = torch.eye(2, dtype=torch.float64)
+    total, difference = (torch.tensor([row], dtype=torch.float64) for row in ([1.0, 1.0], [1.0, -1.0]))
+    assert principal_losses([reader(unit, total)]).tolist() == pytest.approx([0.0, 2.0], abs=1e-12)
+    both = [reader(unit, total), reader(unit, 3 * difference)]
+    assert principal_losses(both).tolist() == pytest.approx([2.0, 18.0])
+
+
+def test_no_direction_costs_more_than_the_channels_do():
+    source = torch.Generator().manual_seed(0)
+    shape, weight = (torch.randn(5, 5, generator=source, dtype=torch.float64) for _ in range(2))
+    its = reader(shape @ shape.T, weight)
+    losses = principal_losses([its]).cumsum(0)
+    assert float(losses[0]) <= float(its.costs().min())
+    assert float(losses[-1]) == pytest.approx(float((shape @ shape.T * (weight.T @ weight)).sum()))
+
+
+def test_a_stream_that_is_read_in_parts_has_no_directions():
+    unit = torch.eye(4, dtype=torch.float64)
+    parts = Reader(unit[None], unit[None], torch.tensor([[0, 1], [2, 3]]))
+    assert principal_losses([parts]) is None

@@ -16,8 +16,7 @@ from torch import nn
 
 from peelcli.products import Product, Run, watching
 from peelcli.records import Group, Slice
-from peelcli.surgery.surroundings import own
-from peelcli.tensors import named_tensors, tensors_in
+from peelcli.tensors import named_tensors, own, tensors_in
 
 _LINEAR = frozenset({
     "__add__", "__iadd__", "__radd__", "add", "add_", "sub", "sub_", "__sub__", "cat", "concat", "batch_norm",

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from peelcli.records import Subject
-from peelcli.surgery.streams import Stream, find
+from peelcli.streams import Stream, find
 from tests.support import zoo
 from tests.support.parts import Lambda, conv_bn, head
 
