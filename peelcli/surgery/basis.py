@@ -121,9 +121,7 @@ Look = Callable[[set[str]], Mapping[str, Sight]]
 """Weights that read streams -> what is known of them; those that the model's output does not depend on are left out."""
 
 
-def directions(
-    sights: Sequence[tuple[torch.Tensor, torch.Tensor]], kept: Sequence[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def directions(sights: Sequence[Pair], kept: Sequence[int]) -> Pair:
     """The matrix that a stream is multiplied by, and its inverse; both float64 of shape (channels, channels).
 
     Rows of the kept channels span what `Basis.turned` says; the other rows span the rest.
@@ -217,6 +215,8 @@ def _take_statistics(module: nn.Module, writers: Sequence[Writer], samples: Samp
         for hook in hooks:
             hook.remove()
     for name, its in rows.items():
+        if not sums[name]:  # its statistics are used without a call of it
+            continue
         norm: Any = module.get_submodule(name)
         count, total, square = torch.stack(sums[name]).sum(0)
         at = torch.cat(its).to(norm.weight.device)

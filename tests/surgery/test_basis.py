@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from peelcli.records import Cut, Subject
 from peelcli.samples import Samples
@@ -196,6 +197,21 @@ def test_norms_know_the_variance_that_they_see_and_modes_and_flags_stay():
     with torch.no_grad():
         turned(torch.cat([x for (x,) in data.inputs]))
     torch.testing.assert_close(turned[2].norm.running_var, seen[0].var((0, 2, 3), correction=0), rtol=1e-4, atol=1e-7)
+
+
+def test_a_norm_that_is_used_without_a_call_of_it():
+    def forward(self, x):
+        n = self.norm
+        y = F.batch_norm(self.conv(x), n.running_mean, n.running_var, n.weight, n.bias, False, 0.1, n.eps)
+        return self.rest(y)
+
+    rest = nn.Sequential(nn.Conv2d(6, 4, 1), nn.ReLU(), head(4))
+    net = Lambda(forward, conv=nn.Conv2d(3, 6, 3), norm=nn.BatchNorm2d(6), rest=rest).eval()
+    data = samples(3, 8, 8)
+    its = cuts(net, data.inputs[0], {"conv": (0, 1, 2)})
+    turned = basis_of(net, its, data).turned(its)
+    assert turned is not net
+    assert distance(net, turned, data) < 1e-5
 
 
 def test_groups_at_full_width_are_left_alone():
