@@ -269,7 +269,8 @@ def _sights(evidence: Evidence, weights: set[str]) -> dict[str, Sight]:
 def _turned(basis: Basis | None, cuts: Sequence[Cut]) -> tuple[str, ...]:
     narrower = {cut.group.name for cut in cuts if cut.width < cut.group.full}
     count = len(narrower.intersection(basis.streams)) if basis else 0
-    return (f"repair: {count} linear streams turned, so that the kept channels carry the most",) if count else ()
+    what = "linear stream" if count == 1 else "linear streams"
+    return (f"repair: {count} {what} turned, so that the kept channels carry the most",) if count else ()
 
 
 def _brought_home(slim: nn.Module, work: nn.Module, best: nn.Module, synthetic_ones: bool) -> nn.Module:
