@@ -180,10 +180,9 @@ def choose(
     few = min(len(evidence.fit), max(_TRIAL_SAMPLES, _TRIAL_MACS // max(macs, 1)))
     fit = evidence.fit.some(spread(len(evidence.fit), few))
     distances = []
-    basis = _basis(evidence, cuts_of(tried[0].widths))
     for number, choice in enumerate(tried):
         cuts = cuts_of(choice.widths)
-        original = basis.turned(cuts) if basis else evidence.subject.module
+        original = _original(evidence, cuts)
         slim = apply_cuts(original, cuts)
         if evidence.repairs:
             repair(original, slim, cuts, fit, evidence.seed)
@@ -224,10 +223,8 @@ def mended(
     )
     if not evidence.repairs or all(cut.width == cut.group.full for cut in cuts):
         return slim, fidelity
-    basis = _basis(evidence, cuts)
-    original = basis.turned(cuts) if basis else evidence.subject.module
-    device = next((p.device for p in original.parameters()), torch.device("cpu"))
-    copy = full_copy(work).to(device) if original is evidence.subject.module else apply_cuts(original, cuts)
+    original = _original(evidence, cuts)
+    copy = apply_cuts(original, cuts)
     done = repair(original, copy, cuts, evidence.fit, evidence.seed, progress)
     tried = [(cut, work, "none, because what was tried was no nearer to the original on held-out samples")]
     tried.append((judge.distance(copy), copy, ""))
@@ -235,7 +232,7 @@ def mended(
         anew = reestimated(copy, evidence.fit)
         tried.append((judge.distance(anew), anew, "BatchNorm statistics taken anew"))
     distance, best, what = min(tried, key=lambda row: figure(row[0]))
-    changes = (*_turned(basis, cuts), *done.notes()) if best is not work else ()
+    changes = (*_turned(evidence, cuts), *done.notes()) if best is not work else ()
     notes = (*evidence.notes, *changes, *([f"repair: {what}"] if what else []))
     if best is work:
         return slim, replace(fidelity, notes=notes)
@@ -266,7 +263,15 @@ def _sights(evidence: Evidence, weights: set[str]) -> dict[str, Sight]:
     }
 
 
-def _turned(basis: Basis | None, cuts: Sequence[Cut]) -> tuple[str, ...]:
+def _original(evidence: Evidence, cuts: Sequence[Cut]) -> nn.Module:
+    """What repair cuts and aims at: the subject, its linear streams turned for these cuts."""
+    basis = _basis(evidence, cuts)
+    return basis.turned(cuts) if basis else evidence.subject.module
+
+
+def _turned(evidence: Evidence, cuts: Sequence[Cut]) -> tuple[str, ...]:
+    """For the report."""
+    basis = _basis(evidence, cuts)
     narrower = {cut.group.name for cut in cuts if cut.width < cut.group.full}
     count = len(narrower.intersection(basis.streams)) if basis else 0
     what = "linear stream" if count == 1 else "linear streams"

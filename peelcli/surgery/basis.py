@@ -179,12 +179,12 @@ def _rewrite_writer(module: nn.Module, tensors: dict[str, torch.Tensor], writer:
         scale = norm.weight.detach()[at].double() / (norm.running_var[at].double() + norm.eps).sqrt()
         outer = mix.to(scale) * scale
         _multiply(norm.running_mean, outer, rows, 0)
-        _multiply(norm.bias.detach(), mix, rows, 0)
+        _multiply(norm.bias, mix, rows, 0)
         norm.running_var[at] = 1.0 - norm.eps
         norm.weight.detach()[at] = 1.0
-    _multiply(tensors[writer.weight.tensor].detach(), outer, rows, 0)
+    _multiply(tensors[writer.weight.tensor], outer, rows, 0)
     if writer.bias is not None:
-        _multiply(tensors[writer.bias].detach(), outer, rows, 0)
+        _multiply(tensors[writer.bias], outer, rows, 0)
 
 
 def _rows(piece: Slice) -> torch.Tensor:
