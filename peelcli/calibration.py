@@ -24,10 +24,11 @@ from peelcli.sources.data import load_metric, load_samples
 from peelcli.surgery.basis import Basis, Sight
 from peelcli.surgery.batchnorm import has_statistics, reestimated
 from peelcli.surgery.prune import apply_cuts
-from peelcli.surgery.repair import repair
+from peelcli.surgery.repair import Repaired, repair
 from peelcli.tensors import full_copy, tensors_in
 
 Progress = Callable[[int, int], None]
+Kept = tuple[tuple[int, ...], ...]
 _HELD = 5  # one of so many samples is held out
 _TRIAL_MACS = 80_000_000_000  # multiply-adds of the samples that one candidate is repaired on; the chosen one gets all
 _TRIAL_SAMPLES = 48  # at least
@@ -47,6 +48,7 @@ class Evidence:
         notes: on the samples.
         synthetic: whether the samples are patterns, and the subject's BatchNorm statistics those of the patterns.
         bases: of the subject's linear streams, by the names of all groups: found once, for whichever cuts are tried.
+        spare: the chosen candidate as it was repaired, by the channels that it kept, where it saw all samples.
     """
 
     subject: Subject
@@ -57,6 +59,7 @@ class Evidence:
     notes: tuple[str, ...]
     synthetic: bool = False
     bases: dict[tuple[str, ...], Basis] = field(default_factory=dict, compare=False)
+    spare: dict[Kept, tuple[nn.Module, Repaired]] = field(default_factory=dict, compare=False)
 
     @property
     def turns(self) -> bool:
@@ -179,14 +182,15 @@ def choose(
     """
     few = min(len(evidence.fit), max(_TRIAL_SAMPLES, _TRIAL_MACS // max(macs, 1)))
     fit = evidence.fit.some(spread(len(evidence.fit), few))
-    distances = []
+    distances: list[Distance] = []
     for number, choice in enumerate(tried):
         cuts = cuts_of(choice.widths)
-        original = _original(evidence, cuts)
-        slim = apply_cuts(original, cuts)
-        if evidence.repairs:
-            repair(original, slim, cuts, fit, evidence.seed)
-        distances.append(evidence.judge.distance(slim))
+        slim, done = _repaired(evidence, cuts, fit)
+        distance = evidence.judge.distance(slim)
+        if few == len(evidence.fit) and all(figure(distance) < figure(other) for other in distances):
+            evidence.spare.clear()
+            evidence.spare[_kept(cuts)] = slim, done
+        distances.append(distance)
         if progress:
             progress(number + 1, len(tried))
     best = min(range(len(tried)), key=lambda k: (figure(distances[k]), k))
@@ -223,9 +227,10 @@ def mended(
     )
     if not evidence.repairs or all(cut.width == cut.group.full for cut in cuts):
         return slim, fidelity
-    original = _original(evidence, cuts)
-    copy = apply_cuts(original, cuts)
-    done = repair(original, copy, cuts, evidence.fit, evidence.seed, progress)
+    if _kept(cuts) in evidence.spare:
+        copy, done = evidence.spare.pop(_kept(cuts))
+    else:
+        copy, done = _repaired(evidence, cuts, evidence.fit, progress)
     tried = [(cut, work, "none, because what was tried was no nearer to the original on held-out samples")]
     tried.append((judge.distance(copy), copy, ""))
     if has_statistics(copy) and not evidence.synthetic:
@@ -240,6 +245,19 @@ def mended(
     return _brought_home(slim, work, best, evidence.synthetic).to(home), replace(
         fidelity, repaired=distance, notes=notes
     )
+
+
+def _repaired(
+    evidence: Evidence, cuts: Sequence[Cut], fit: Samples, progress: Progress | None = None
+) -> tuple[nn.Module, Repaired]:
+    """The subject cut, repaired on some samples if that is wanted, and what was done."""
+    original = _original(evidence, cuts)
+    slim = apply_cuts(original, cuts)
+    return slim, repair(original, slim, cuts, fit, evidence.seed, progress) if evidence.repairs else Repaired()
+
+
+def _kept(cuts: Sequence[Cut]) -> Kept:
+    return tuple(cut.kept for cut in cuts)
 
 
 def _basis(evidence: Evidence, cuts: Sequence[Cut]) -> Basis | None:

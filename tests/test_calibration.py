@@ -1,45 +1,29 @@
-"""What samples decide: which widths, whether repair stays, and what is told of it."""
+"""What samples decide beside widths: whether repair stays, and what is told of it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from peelcli import calibration
-from peelcli.calibration import Choice, choices, choose, figure, gather, mended
-from peelcli.config import Calibration, Options
+from peelcli.calibration import figure, gather, mended
+from peelcli.config import Calibration
 from peelcli.errors import InputError
 from peelcli.graph import trace
 from peelcli.graph.legal import Legality
-from peelcli.records import Cut, Limit, Subject
-from peelcli.results import Distance
+from peelcli.records import Cut, Subject
 from peelcli.samples import spread
 from peelcli.sources import load
 from peelcli.surgery.prune import apply_cuts
 from peelcli.surgery.repair import Repaired
-from tests.support import graphs, zoo
+from tests.support import zoo
+from tests.support.evidence import drawn, evidence_of, same, state, subject_of
 
 
-def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def subject_of(name: str = "resnet") -> Subject:
-    return zoo.subject(name)
-
-
-def evidence_of(subject: Subject, count: int = 20, **wanted):
-    data = wanted.pop("data", drawn(count, *subject.inputs[0].shape[1:]))
-    _, found = gather(subject, Calibration(data=data, **wanted), 0)
-    assert found is not None
-    return found
-
-
-def cuts_of(subject: Subject, share: float = 0.5) -> tuple[Cut, ...]:
+def cuts_of(subject: Subject) -> tuple[Cut, ...]:
     graph = trace.trace(subject, Legality(align=1, min_keep=0.1))
     widths = (
         max(g.legal_widths()[0], g.full // 2 // g.step * g.step) if not g.locked else g.full for g in graph.groups
@@ -179,113 +163,12 @@ def test_labels_give_an_accuracy_and_a_metric_its_own_figure(tmp_path):
     assert fidelity.original == pytest.approx(expected, rel=1e-4)
 
 
-# --- the choice of the widths
-
-TWO_LINES = graphs.graph([graphs.group("a", 8), graphs.group("b", 8)], (graphs.product(10, 0), graphs.product(10, 1)))
-
-
-def test_what_is_tried_and_equal_widths_once():
-    scores = graphs.scores(TWO_LINES, (5.0, 1.0))
-    found = choices(TWO_LINES, scores, [Limit("macs", 100)], Options())
-    assert (found[0].name, found[0].widths) == ("peel", (7, 3))
-    assert len({choice.widths for choice in found}) == len(found)
-    assert {choice.options.allocate for choice in found} <= {"peel", "greedy", "uniform"}
-    same = graphs.scores(TWO_LINES, (1.0, 1.0))
-    assert [choice.name for choice in choices(TWO_LINES, same, [Limit("macs", 100)], Options())] == ["peel"]
-
-
-def test_the_users_own_pool_and_tau_are_tried():
-    scores = graphs.scores(TWO_LINES, (5.0, 1.0))
-    found = choices(TWO_LINES, scores, [Limit("macs", 100)], Options(pool=0.2, tau=2.0))
-    assert found[0].options.pool == 0.2
-    assert all(choice.options.pool == 0.2 for choice in found)
-    taus = {choice.name: choice.options.tau for choice in found}
-    assert taus["peel"] == 2.0
-    assert taus.get("peel, half tau", 1.0) == 1.0
-
-
-def three_choices(subject: Subject):
-    """Names and widths: the share of its free groups' channels that each keeps."""
-    graph = trace.trace(subject, Legality(align=1, min_keep=0.1))
-
-    def cut(widths):
-        return tuple(Cut(g, w, tuple(range(w)), 1.0) for g, w in zip(graph.groups, widths, strict=True))
-
-    def at(share):
-        return tuple(g.full if g.locked else max(g.legal_widths()[0], int(g.full * share)) for g in graph.groups)
-
-    return [Choice(name, Options(), at(share)) for name, share in (("a", 0.3), ("b", 0.9), ("c", 0.6))], cut
-
-
-@pytest.mark.parametrize("repair", ["auto", "none"])
-def test_the_nearest_to_the_original_is_chosen(repair):
-    subject = subject_of("mlp")
-    tried, cut = three_choices(subject)
-    told = []
-    chosen, table = choose(evidence_of(subject, 30, repair=repair), tried, cut, 1000, lambda *done: told.append(done))
-    assert [row.name for row in table] == ["a", "b", "c"]
-    figures = [figure(row.distance) for row in table]
-    assert chosen is tried[figures.index(min(figures))]
-    assert [row.chosen for row in table] == [row.name == chosen.name for row in table]
-    assert chosen.name == "b"
-    assert told == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_of_equally_near_ones_the_first_is_chosen():
-    subject = subject_of("mlp")
-    tried, cut = three_choices(subject)
-    again = [replace(tried[2], name=name) for name in ("first", "second")]
-    chosen, table = choose(evidence_of(subject), again, cut, 1000)
-    assert chosen.name == "first"
-    assert [row.chosen for row in table] == [True, False]
-
-
-def test_without_repair_candidates_are_compared_as_they_are_cut(monkeypatch):
-    monkeypatch.setattr(calibration, "repair", lambda *_: pytest.fail("nobody wanted that"))
-    subject = subject_of("mlp")
-    tried, cut = three_choices(subject)
-    evidence = evidence_of(subject, repair="none")
-    _, table = choose(evidence, tried, cut, 1000)
-    assert table[0].distance == evidence.judge.distance(apply_cuts(subject.module, cut(tried[0].widths)))
-
-
-def test_large_models_are_tried_on_fewer_samples(monkeypatch):
-    seen = []
-
-    def note(original, slim, cuts, samples, seed, progress=None):
-        seen.append([float(x[0, 0]) for (x,) in samples.inputs])
-
-    monkeypatch.setattr(calibration, "repair", note)
-    subject = subject_of("mlp")
-    tried, cut = three_choices(subject)
-    evidence = evidence_of(subject, 100)
-    choose(evidence, tried[:1], cut, 10**12)
-    choose(evidence, tried[:1], cut, 10)
-    everything = [float(x[0, 0]) for (x,) in evidence.fit.inputs]
-    assert seen == [[everything[k] for k in spread(80, 48)], everything]
-
-
-def test_the_figure_that_decides():
-    assert figure(Distance(0.5)) == 0.5
-    assert figure(Distance(0.5, kl=0.1)) == 0.1
-    assert figure(Distance(math.nan)) == math.inf
-    assert figure(Distance(0.1, kl=math.nan)) == math.inf
-
-
 # --- repair, as far as it helps
 
 
 def slim_of(subject: Subject):
     cuts = cuts_of(subject)
     return apply_cuts(subject.module, cuts), cuts
-
-
-def state(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-def same(one: nn.Module, two: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(value, two[name]) for name, value in one.state_dict().items())
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -15,6 +15,7 @@ from peelcli.surgery.aims import Aim
 DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the mean second moment of an input
 _HELD = 5  # a fifth of the rows, the last ones, is held out
 _ROUNDS = 4  # of fitting again where outputs may lie anywhere in a range
+_BLOCK = 128  # columns of a matrix of products that are computed at once
 _BEYOND = 1.7  # steps go so much further than into the range: fewer rounds
 
 
@@ -82,6 +83,17 @@ def _outputs(x: torch.Tensor, weight: torch.Tensor, shift: torch.Tensor) -> torc
     return x @ weight.transpose(1, 2) + shift[:, None]
 
 
+def _gram(x: torch.Tensor) -> torch.Tensor:
+    """x^T x, block row by block row from the diagonal on: what lies below is the same once more, and free."""
+    gram = x.new_empty(x.shape[0], x.shape[2], x.shape[2])
+    for start in range(0, x.shape[2], _BLOCK):
+        stop = start + _BLOCK
+        rows = x[..., start:stop].transpose(1, 2) @ x[..., start:]
+        gram[:, start:stop, start:] = rows
+        gram[:, stop:, start:stop] = rows[..., _BLOCK:].transpose(1, 2)
+    return gram
+
+
 class _RightSide(NamedTuple):
     """What a system of normal equations is solved for, and the mean of the outputs that was taken out."""
 
@@ -97,8 +109,7 @@ class _System:
         self.mean = x.mean(1) if centred else x.new_zeros(x.shape[0], x.shape[2])
         self.x = x - self.mean[:, None]
         self.dual = x.shape[2] > x.shape[1]  # fewer rows than inputs: a matrix of rows by rows does
-        left, right = (self.x, self.x.transpose(1, 2)) if self.dual else (self.x.transpose(1, 2), self.x)
-        self.gram = left @ right
+        self.gram = _gram(self.x.transpose(1, 2) if self.dual else self.x)
         self.scale = self.gram.diagonal(dim1=1, dim2=2).sum(1) / x.shape[2]
 
     def factor(self, damping: float) -> torch.Tensor:

@@ -90,13 +90,14 @@ def test_weights_decide_the_damping_and_nothing_else():
 
 
 @pytest.mark.parametrize("centred", [True, False])
-@pytest.mark.parametrize("count", [60, 12, 5])
-def test_as_the_textbook_with_more_and_with_fewer_rows_than_inputs(count, centred):
+@pytest.mark.parametrize(("count", "inputs"), [(60, 12), (12, 12), (5, 12), (900, 300), (290, 300)])
+def test_as_the_textbook_with_more_and_with_fewer_rows_than_inputs(count, inputs, centred):
+    assert 12 < ridge._BLOCK < 290  # so that there are several blocks, and a part of one
     source = torch.Generator().manual_seed(count)
-    x = torch.randn(count, 12, generator=source) + 1
-    y = x @ torch.randn(12, 3, generator=source) + 0.5
+    x = torch.randn(count, inputs, generator=source) + 1
+    y = x @ torch.randn(inputs, 3, generator=source) + 0.5
     system = ridge._System(x[None], Aim(y[None]), centred)
-    assert system.dual == (count < 12)
+    assert system.dual == (count < inputs)
     for damping in ridge.DAMPINGS:
         weight, shift = system.solve(system.factor(damping), system.right_side(y[None]))
         wanted, wanted_shift = textbook(x, y, damping, centred)
