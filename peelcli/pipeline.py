@@ -16,11 +16,11 @@ from torch import nn
 from typing_extensions import Unpack
 
 import peelcli
-from peelcli import calibration, config, files, plans, proving, request, retrain, students
-from peelcli.calibration import Evidence
+from peelcli import config, files, plans, proving, request, retrain, students
 from peelcli.config import Calibration, Options, Settings, Source
 from peelcli.deadlines import settle_in_time
 from peelcli.errors import PlanError, UsageError
+from peelcli.evidence import Evidence, gather
 from peelcli.export import targets
 from peelcli.footprint import Footprint
 from peelcli.graph import cost
@@ -261,7 +261,7 @@ def footprint(model: Model, example: Any = None, **settings: Unpack[Settings]) -
 
 def _evidence(subject: Subject, wanted: Calibration, seed: int, clock: Clock) -> tuple[Subject, Evidence | None]:
     with clock.stage("samples") as tell:
-        return calibration.gather(subject, wanted, seed, tell)
+        return gather(subject, wanted, seed, tell)
 
 
 def _remade(plan: Plan) -> tuple[str, ...]:

@@ -14,9 +14,10 @@ from torch import nn
 from peelcli import calibration, plans, proving, rounds
 from peelcli.allocation.allocate import allocate, backbone
 from peelcli.allocation.select import keep_best
-from peelcli.calibration import Choice, Evidence
+from peelcli.calibration import Choice
 from peelcli.config import Budget, Options
 from peelcli.errors import CheckFailed, PeelError
+from peelcli.evidence import Evidence
 from peelcli.graph import cost, trace
 from peelcli.graph.legal import Legality
 from peelcli.records import (

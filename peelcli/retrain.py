@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from peelcli import calibration, pools, proving, rounds, tuning
-from peelcli.calibration import Evidence
+from peelcli import pools, proving, rounds, tuning
 from peelcli.config import Calibration
 from peelcli.deadlines import settle_in_time
+from peelcli.evidence import Evidence, gather, with_known_input
 from peelcli.planning import Clock, Settled, failure, limits_of, mend, prepare, settle
 from peelcli.pools import Pool
 from peelcli.records import Plan, Subject
@@ -49,7 +49,7 @@ def train(student: Student, wanted: Lessons, clock: Clock) -> Trained:
     """
     require()
     pool = _pool(student.original or student.slim, wanted.calibration, wanted.most, clock)
-    original = calibration.with_known_input(student.original or student.slim, pool.some(1))
+    original = with_known_input(student.original or student.slim, pool.some(1))
     settled = _as_it_came(student, original)
     settled, found = _trained(original, settled, pool, wanted, student.original is not None, clock)
     return Trained(original, settled, (found,))
@@ -71,7 +71,7 @@ def prune_and_train(subject: Subject, wanted: Request, clock: Clock) -> Trained:
     assert wanted.lessons is not None
     require()
     pool = _pool(subject, wanted.calibration, wanted.lessons.most, clock)
-    subject = calibration.with_known_input(subject, pool.some(1))
+    subject = with_known_input(subject, pool.some(1))
     own = pool.held if wanted.calibration.validation is not None else None
     few = wanted.calibration.model_copy(update={"data": pool.some(wanted.calibration.samples), "validation": own})
     before = proving.counted(subject, subject.module)
@@ -99,7 +99,7 @@ def prune_and_train(subject: Subject, wanted: Request, clock: Clock) -> Trained:
 
 def _gathered(subject: Subject, wanted: Calibration, seed: int, clock: Clock) -> tuple[Subject, Evidence | None]:
     with clock.stage("samples") as tell:
-        return calibration.gather(subject, wanted, seed, tell)
+        return gather(subject, wanted, seed, tell)
 
 
 def _after(earlier: Settled | None, now: Settled, number: int) -> Settled:

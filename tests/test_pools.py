@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import peelcli as peel
-from peelcli import calibration
+from peelcli import retrain
 from peelcli.errors import PeelError
 from tests.support.lessons import images, network, pruned
 
@@ -43,13 +43,13 @@ def test_one_s_own_samples_say_which_state_is_best(pair):
 def test_pruning_does_not_see_what_the_trained_model_is_judged_by(monkeypatch):
     data, others = images(60), images(30, seed=5)
     seen = []
-    gathered = calibration.gather
+    gathered = retrain.gather
 
     def watched(subject, wanted, seed, progress=None):
         seen.append(gathered(subject, wanted, seed, progress))
         return seen[-1]
 
-    monkeypatch.setattr(calibration, "gather", watched)
+    monkeypatch.setattr(retrain, "gather", watched)
     _, run = peel.prune(
         network(),
         images(1),

@@ -10,12 +10,13 @@ import peelcli as peel
 from peelcli import calibration, synthetic
 from peelcli.config import Calibration
 from peelcli.errors import InputError, UsageError
+from peelcli.evidence import gather
 from peelcli.records import Subject
 from peelcli.surgery.prune import apply_cuts
 from tests.support import zoo
+from tests.support.evidence import cuts_of
 from tests.support.nets import Residual
 from tests.support.parts import conv_bn, head
-from tests.test_calibration import cuts_of
 
 PICTURE = (3, 16, 16)
 
@@ -100,7 +101,7 @@ def test_changes_are_carried_over_worked_by_hand():
 def test_repair_without_data_helps_on_data_that_it_never_saw():
     net = trained_net()
     subject = Subject(net, (torch.zeros(1, *PICTURE),), "net")
-    _, evidence = calibration.gather(subject, Calibration(data="synthetic", samples=128), 0)
+    _, evidence = gather(subject, Calibration(data="synthetic", samples=128), 0)
     cuts = cuts_of(subject)
     slim = apply_cuts(net, cuts)
     state = {name: tensor.clone() for name, tensor in slim.state_dict().items()}
@@ -110,7 +111,7 @@ def test_repair_without_data_helps_on_data_that_it_never_saw():
     assert off(net, better) < 0.6 * off(net, slim)
     assert all(torch.equal(tensor, state[name]) for name, tensor in slim.state_dict().items())
     plain, _ = calibration.mended(
-        calibration.gather(subject, Calibration(data=synthetic.patterns(PICTURE, 128, source()), samples=128), 0)[1],
+        gather(subject, Calibration(data=synthetic.patterns(PICTURE, 128, source()), samples=128), 0)[1],
         slim,
         cuts,
     )

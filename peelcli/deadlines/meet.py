@@ -10,11 +10,11 @@ from pathlib import Path
 
 from torch import nn
 
-from peelcli.calibration import Evidence
 from peelcli.config import Budget, Options
 from peelcli.deadlines.calls import calls_of
 from peelcli.deadlines.predict import latency_of
 from peelcli.errors import BudgetOutOfReach
+from peelcli.evidence import Evidence
 from peelcli.export import onnx
 from peelcli.export.inputs import Example
 from peelcli.export.modules import evaluated

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import peelcli
-from peelcli import calibration, config, files, pipeline
+from peelcli import config, files, pipeline
 from peelcli.allocation.meter import Meter
-from peelcli.calibration import Evidence
 from peelcli.config import Budget, Calibration, Options
 from peelcli.errors import CheckFailed, UsageError
+from peelcli.evidence import Evidence, gather
 from peelcli.export import onnx
 from peelcli.graph import cost
 from peelcli.latency import bench as benches
@@ -177,7 +177,7 @@ def _share(job: _Job, subject: Subject, budgets: Sequence[Budget], store: Store)
     """Samples, trace, scores, the proof that holds for every point, and the allocation of all of them."""
     with job.clock.stage("samples") as tell:
         calibrated = config.pick(Calibration, job.settings)
-        subject, evidence = calibration.gather(subject, calibrated, job.options.seed, tell)
+        subject, evidence = gather(subject, calibrated, job.options.seed, tell)
     prepared = prepare(subject, job.options, job.clock, evidence)
     prepared, proof = proven(subject, prepared, budgets, job.options, job.clock)
     if proof is not None and proof.ok is False:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from peelcli import calibration, config, pipeline, plans
-from peelcli.calibration import Evidence
+from peelcli import config, pipeline, plans
 from peelcli.config import Budget, Calibration, Options
 from peelcli.errors import BudgetOutOfReach, CheckFailed, NothingToPrune
+from peelcli.evidence import Evidence, gather
 from peelcli.export import targets
 from peelcli.planning import Clock, Prepared, Settled, failure, mend, settle
 from peelcli.points import Point
@@ -102,5 +102,5 @@ def workplace(task: Task) -> Workplace:
     """Load a task's model in this process, and its samples where there are some."""
     subject = pipeline.load(task.model, task.example, **task.settings)
     wanted = config.pick(Calibration, task.settings)
-    subject, evidence = calibration.gather(subject, wanted, task.options.seed)
+    subject, evidence = gather(subject, wanted, task.options.seed)
     return Workplace(subject, evidence, task.options, task.prepared, task.export)

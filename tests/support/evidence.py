@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from peelcli.calibration import Evidence, gather
 from peelcli.config import Calibration
-from peelcli.records import Subject
+from peelcli.evidence import Evidence, gather
+from peelcli.graph import trace
+from peelcli.graph.legal import Legality
+from peelcli.records import Cut, Subject
 from tests.support import zoo
 
 
@@ -26,6 +28,14 @@ def evidence_of(subject: Subject, count: int = 20, **wanted: Any) -> Evidence:
     _, found = gather(subject, Calibration(data=data, **wanted), 0)
     assert found is not None
     return found
+
+
+def cuts_of(subject: Subject) -> tuple[Cut, ...]:
+    graph = trace.trace(subject, Legality(align=1, min_keep=0.1))
+    widths = (
+        max(g.legal_widths()[0], g.full // 2 // g.step * g.step) if not g.locked else g.full for g in graph.groups
+    )
+    return tuple(Cut(g, w, tuple(range(w)), 1.0) for g, w in zip(graph.groups, widths, strict=True))
 
 
 def state(module: nn.Module) -> dict[str, torch.Tensor]:
