@@ -16,6 +16,7 @@ from peelcli.records import Subject
 from peelcli.samples import Inputs
 from peelcli.sources import inputs, signature
 from peelcli.sources.data import labels
+from peelcli.sources.data.batches import rows_are_samples
 from peelcli.tensors import is_list_of_samples, tensors_in
 
 _SHOWN = 8  # names that a message shows
@@ -183,7 +184,8 @@ def _complete(arguments: Inputs, subject: Subject, name: str) -> Inputs:
 def split(item: Item, subject: Subject, name: str) -> Iterator[Item]:
     """The samples of a batch, one by one; an item without a batch dimension gets one of size 1.
 
-    Tensors that do not share a leading dimension, such as a graph's nodes and edges, are one sample together.
+    Tensors that do not share a leading dimension, such as a graph's nodes and edges, are one sample together. So is all
+    that goes to a model whose first dimension is no batch.
     """
     first = subject.inputs[0]
     if is_list_of_samples(first) and isinstance(item.inputs[0], Tensor) and item.inputs[0].dim() == 3:
@@ -197,12 +199,16 @@ def split(item: Item, subject: Subject, name: str) -> Iterator[Item]:
     count = len(listed) if listed is not None else len(own[0]) if own[0].dim() else 1
     kept = {id(t) for t, e in zip(own, example, strict=False) if t.shape == e.shape and t.shape[:1] != own[0].shape[:1]}
     shared = all(id(t) in kept or t.dim() == 0 or len(t) == count for t in own)
-    if listed is None and not shared:
+    if listed is None and (not shared or not _are_samples(item, subject)):
         yield item
         return
     targets = labels.rows(item.target, count, name) if item.labelled else [None] * count
     for at in range(count):
         yield Item(tuple(_row(value, at, kept) for value in item.inputs), targets[at], item.labelled)
+
+
+def _are_samples(item: Item, subject: Subject) -> bool:
+    return rows_are_samples(subject, item.inputs)
 
 
 def _with_batch(arguments: Inputs, example: list[Tensor]) -> Inputs:

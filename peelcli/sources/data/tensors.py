@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from peelcli.errors import InputError
 from peelcli.records import Subject
-from peelcli.samples import Samples, spread
+from peelcli.samples import Inputs, Samples, spread, together
 from peelcli.sources.data import items, labels
+from peelcli.sources.data.batches import rows_are_samples
 from peelcli.sources.data.collect import Collector, Progress
 from peelcli.sources.data.items import Item, looks_like
 from peelcli.tensors import tensors_in
@@ -214,14 +216,42 @@ def from_columns(
     count = next(iter(lengths.values()), 0)
     positions = spread(count, most)
     collector = Collector(subject, name, len(positions), progress)
+    _check_rows(lambda at: arranged({key: part.row(at) for key, part in every.items()}).inputs, count, subject, name)
     for at in positions:
-        item = arranged({key: part.row(at) for key, part in every.items()})
+        item = _unwrapped(arranged({key: part.row(at) for key, part in every.items()}), subject)
         if item.labelled:
             item = Item(item.inputs, labels.rows(item.target, 1, name)[0], labelled=True)
         collector.add(item)
         if not collector.wants():
             break
     return collector.finished()
+
+
+def _check_rows(row: Callable[[int], Inputs], count: int, subject: Subject, name: str) -> None:
+    """Rows must be samples; where a model takes time first, those of an array in its own layout are steps.
+
+    Raises:
+        InputError: they are not.
+    """
+    if count < 2:
+        return
+    two, example = together([row(0), row(1)]), tensors_in(subject.inputs)
+    alike = [t.dim() for t in tensors_in(two)] == [t.dim() for t in example]
+    if alike and not rows_are_samples(subject, two):
+        told = "x".join(map(str, example[0].shape))
+        raise InputError(
+            f"{name}: this model's first dimension counts no samples, so the rows of an array are none",
+            hint=f"give a list of samples, each as the model takes it ({told}), or one array of samples x {told}",
+        )
+
+
+def _unwrapped(item: Item, subject: Subject) -> Item:
+    """A row as it is, without the dimension that counts the rows where the model takes a sample whole."""
+    own, example = tensors_in(item.inputs), tensors_in(subject.inputs)
+    if [t.dim() - 1 for t in own] != [t.dim() for t in example]:
+        return item
+    inner = pytree.tree_map_only(Tensor, lambda t: t[0], item.inputs)
+    return item if rows_are_samples(subject, inner) else Item(inner, item.target, item.labelled)
 
 
 Arrange = Callable[[dict[str, Tensor]], Item]
