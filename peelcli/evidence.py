@@ -86,7 +86,8 @@ def gather(
     if not takes_batches(subject.module, samples, device):
         fit = replace(fit, single=True)
     judge = Judge(subject.module, held, metric, wanted.metric.rpartition(":")[2] if wanted.metric else "", device)
-    notes = tuple(dict.fromkeys((*samples.notes, *held.notes, *_other_shape(subject, samples), *judge.notes)))
+    told = (*samples.notes, *held.notes, *_other_shape(subject, samples), *judge.notes)
+    notes = tuple(dict.fromkeys((*told, *judge.look_at_targets(held), *judge.look_at_targets(samples))))
     return original, Evidence(subject, fit, judge, wanted.repair != "none", seed, notes, made)
 
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from peelcli.errors import InputError
-from peelcli.outputs import Kind, class_label, common_kind, kind, main_output
+from peelcli.errors import InputError, UsageError
+from peelcli.outputs import Kind, beside, class_label, common_kind, kind, main_output
 from peelcli.results import Distance
 from peelcli.samples import Inputs, Samples, shapes, spread, together
 from peelcli.sources import usercode
 from peelcli.sources.data import class_ids, evaluate_metric
+from peelcli.sources.data.labels import class_id
 from peelcli.sources.data.metric import Metric
 from peelcli.tensors import full_copy, named_tensors, tensors_in
 
@@ -108,6 +109,9 @@ class Judge:
         self.notes: tuple[str, ...] = ()
         if self.held < len(held):
             self.notes = (f"compared on {self.held} of {len(held)} held-out samples: their outputs are large",)
+        if metric is None and (others := beside(first[0])) > 0:
+            told = f"compared by the first of the model's {others + 1} outputs: --metric can judge by others"
+            self.notes += (told,)
         wholes, self._outputs = self._run(original)
         if not any(bool(output.isfinite().any()) for output in self._outputs):
             raise InputError(
@@ -137,6 +141,26 @@ class Judge:
             return Distance(relative, metric=figure)
         kl, agreement = compare_distributions(self._outputs, found, self._kind)
         return Distance(relative, kl, agreement, figure)
+
+    def look_at_targets(self, samples: Samples) -> tuple[str, ...]:
+        """A word where targets give no accuracy, although the model's outputs have classes and there is no metric.
+
+        Raises:
+            UsageError: some targets are class numbers of the model, and others are not.
+        """
+        if self._metric is not None or self._kind == "values" or not samples.targets:
+            return ()
+        classes = [class_id(target) for target in samples.targets]
+        if not self._outputs or self._outputs[0].dim() != 2 or not any(one is not None and one >= 0 for one in classes):
+            return ("the targets are no class numbers, so no accuracy is told: --metric can judge by them",)
+        for number, target in zip(classes, samples.targets, strict=True):
+            if number is None:
+                raise UsageError(
+                    f"{samples.name}: some targets are class numbers, and one is {type(target).__name__}",
+                    hint="give all samples a class number, or none",
+                )
+            class_label(number, self._outputs[0])
+        return ()
 
     def _run(self, module: nn.Module) -> tuple[list[Any], list[Tensor]]:
         """What forward returned for each sample, where a metric wants that, and the main outputs."""

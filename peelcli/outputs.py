@@ -41,6 +41,13 @@ def main_output(outputs: Any) -> torch.Tensor:
     return next((tensor for tensor in floating if tensor.numel()), floating[0])
 
 
+def beside(outputs: Any) -> int:
+    """How many floating tensors there are beside the main output; none where that one is called logits."""
+    if _named_logits(outputs) is not None:
+        return 0
+    return sum(tensor.is_floating_point() and tensor.numel() > 0 for tensor in tensors_in(outputs)) - 1
+
+
 def kind(outputs: Any) -> Kind:
     """What the numbers in a model's main output are.
 

@@ -182,6 +182,34 @@ def test_targets_that_are_no_classes_give_none(targets):
     assert (judge.metric_name, judge.original) == ("", None)
 
 
+@pytest.mark.parametrize("targets", [(0.5, 1.0, 0.0, 2.0), ("a", "b", "c", "d"), (-1, -1, -1, -1), ([0, 1],) * 4])
+def test_targets_that_give_no_accuracy_are_told_of(targets):
+    held = Samples(LOGITS.inputs, "test", targets)
+    (note,) = Judge(Given(), held).look_at_targets(held)
+    assert "no class numbers" in note
+    assert Judge(Given(), held, lambda outputs, _: 1.0, "one").look_at_targets(held) == ()
+
+
+@pytest.mark.parametrize(("odd", "said"), [(2, "label 2 is no class"), (-100, "label -100"), (None, "one is NoneType")])
+def test_a_single_odd_label_among_samples_that_nobody_is_judged_by(odd, said):
+    judge = Judge(Given(), Samples(LOGITS.inputs, "test", (0, 1, 0, 0)))
+    assert judge.look_at_targets(Samples(LOGITS.inputs, "test", (0, 1, 1, 0))) == ()
+    assert judge.look_at_targets(LOGITS) == ()
+    with pytest.raises(UsageError, match=said) as caught:
+        judge.look_at_targets(Samples(LOGITS.inputs, "test", (0, 1, odd, 0)))
+    assert caught.value.hint
+
+
+def test_one_of_several_outputs_is_judged_and_that_is_told():
+    several = Given(lambda x: (x, 2 * x, x[:, :0]))
+    assert Judge(several, LOGITS).notes == (
+        "compared by the first of the model's 2 outputs: --metric can judge by others",
+    )
+    assert Judge(several, LOGITS, lambda outputs, _: 1.0, "one").notes == ()
+    assert Judge(Given(lambda x: {"hidden": x, "logits": x}), LOGITS).notes == ()
+    assert Judge(Given(), LOGITS).notes == ()
+
+
 def test_a_label_that_is_no_class_is_refused():
     with pytest.raises(UsageError, match="the label 2 is no class of this model, which has 2"):
         Judge(Given(), Samples(LOGITS.inputs, "test", (0, 1, 2, 0)))

@@ -102,8 +102,8 @@ def dynamic_shapes(module: torch.nn.Module, example: Example) -> dict[str, Any]:
     return shapes
 
 
-def run(module: torch.nn.Module, example: Example) -> list[torch.Tensor]:
+def run(module: torch.nn.Module, example: Example, seed: int = 0) -> list[torch.Tensor]:
     """One forward call without gradients; random layers draw the same numbers each time."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return tensors_in(module(*example.arguments))

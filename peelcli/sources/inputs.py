@@ -225,7 +225,9 @@ def guess(module: nn.Module, seconds: float = _SECONDS) -> tuple[tuple[Spec, ...
     meta, real = trial.on_meta(module), trial.on_real_copy(module)
 
     def both(inputs: tuple[Any, ...]) -> str | None:
-        return meta(inputs) or (real(inputs) if trial.holds_integers(inputs) else None)
+        heard = meta(inputs)
+        unsure = heard is None and trial.holds_integers(inputs)
+        return real(inputs) if unsure or trial.is_of_meta(heard) else heard
 
     begun, heard = time.monotonic(), ""
     for run, share in ((both, 0.5), (real, 1.0)):

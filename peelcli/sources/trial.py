@@ -58,6 +58,11 @@ def holds_integers(inputs: tuple[Any, ...]) -> bool:
     return any(not (t.is_floating_point() or t.is_complex() or t.dtype is torch.bool) for t in tensors_in(inputs))
 
 
+def is_of_meta(heard: str | None) -> bool:
+    """Whether a complaint is that of the meta device, on which no values can be looked at, and not of an input."""
+    return heard is not None and "meta tensor" in heard
+
+
 def _refusal(reason: str) -> Run:
     return lambda _: reason
 

@@ -41,7 +41,7 @@ def run_file(path: Path) -> ModuleType:
         SourceError: there is no such file, or it raises.
     """
     if not path.is_file():
-        raise SourceError(f"{path}: no such file", hint="give a Python file, e.g. --code train.py")
+        raise SourceError(f"{path}: no such file", hint="give a Python file that is there")
     path = path.resolve()
     for known in (sys.modules.get(name) for name in ("__main__", *_names(path))):
         if known is not None and _file_of(known) == path:

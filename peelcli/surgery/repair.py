@@ -60,8 +60,9 @@ class Repaired:
     def notes(self) -> tuple[str, ...]:
         """For the report."""
         done = f"repair: {len(self.fitted)} of {len(self.fitted) + len(self.kept)} layers fitted again"
-        short = f"repair: {len(self.short)} layers have more inputs than rows were seen: regularised; more samples help"
-        left = tuple(f"repair: {len(names)} layers left as cut, {why}" for why, names in self.skipped.items())
+        few = f"{_layers(self.short)} with more inputs than rows were seen"
+        short = f"repair: {few}: regularised; more samples help"
+        left = tuple(f"repair: {_layers(names)} left as cut, {why}" for why, names in self.skipped.items())
         return (done, *([short] if self.short else []), *left)
 
 
@@ -104,6 +105,10 @@ def repair(
             waves = [_Wave(teacher, slim, inputs, count, fitter.wanted) for inputs, count in batches]
             _side_by_side(waves, fitter, len(samples), progress)
     return fitter.result
+
+
+def _layers(names: Sequence[str]) -> str:
+    return f"{len(names)} layer{'' if len(names) == 1 else 's'}"
 
 
 # --- two passes, in waves of samples

@@ -250,6 +250,17 @@ class Noisy:
         return [value * 1.001 for value in self.session.run(names, feed)]
 
 
+def test_a_model_whose_outputs_are_random_is_told_so(plan, costs, tmp_path):
+    class Sampling(nn.Conv2d):
+        def forward(self, x):
+            return nn.functional.dropout(super().forward(x), 0.5, training=True)
+
+    with pytest.raises(CheckFailed) as caught:
+        targets.write(subject_of(Sampling(3, 4, 3)), plan, costs, [tmp_path / "slim.onnx"])
+    assert "random, in eval mode too" in caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
 def test_above_tolerance_nothing_is_written(conv_net, plan, costs, tmp_path, monkeypatch):
     real = onnx_files._session
     monkeypatch.setattr(onnx_files, "_session", lambda path: Noisy(real(path)))

@@ -211,6 +211,7 @@ SEQUENCES = {
 VISION = {**TINY, "image_size": 32, "patch_size": 8}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
 IDS = "1x16:int64:<99"
+DECODED = "input_ids=1x16:int64:<99 use_cache=False"  # with a cache there would be no ONNX file
 TWO_TEXTS = "input_ids=1x16:int64:<99 decoder_input_ids=1x16:int64:<99 use_cache=False"
 
 ENDED = "input_ids=1x16:int64:2..98 decoder_input_ids=1x16:int64:<99 use_cache=False"
@@ -220,8 +221,8 @@ ENDED = "input_ids=1x16:int64:2..98 decoder_input_ids=1x16:int64:<99 use_cache=F
     ("model", "settings", "told"),
     [
         ("BertForSequenceClassification", {"vocab_size": 99, **TINY}, IDS),
-        ("GPT2LMHeadModel", {"vocab_size": 99, "n_embd": 32, "n_layer": 1, "n_head": 2}, IDS),
-        ("LlamaForCausalLM", {"vocab_size": 99, "num_key_value_heads": 2, **TINY}, IDS),
+        ("GPT2LMHeadModel", {"vocab_size": 99, "n_embd": 32, "n_layer": 1, "n_head": 2}, DECODED),
+        ("LlamaForCausalLM", {"vocab_size": 99, "num_key_value_heads": 2, **TINY}, DECODED),
         ("T5ForConditionalGeneration", SMALL_T5, TWO_TEXTS),
         ("T5EncoderModel", SMALL_T5, IDS),
         ("BartForConditionalGeneration", SEQUENCES, TWO_TEXTS),
@@ -229,7 +230,7 @@ ENDED = "input_ids=1x16:int64:2..98 decoder_input_ids=1x16:int64:<99 use_cache=F
         (
             "WhisperForConditionalGeneration",
             {**SEQUENCES, **SPECIAL, "max_source_positions": 60},
-            "input_features=1x80x120 decoder_input_ids=1x16:int64:<99",
+            "input_features=1x80x120 decoder_input_ids=1x16:int64:<99 use_cache=False",
         ),
         ("Speech2TextModel", SEQUENCES, "input_features=1x128x80 decoder_input_ids=1x16:int64:<99"),
         ("ViTForImageClassification", VISION, "1x3x32x32"),

@@ -253,7 +253,7 @@ def test_tied_weights():
     assert slim.out.weight is slim.embed.weight
     assert torch.equal(slim.embed.weight, table)
     assert done.skipped == {"their weights are tied to others": ["embed.weight"]}
-    assert done.notes()[1] == "repair: 1 layers left as cut, their weights are tied to others"
+    assert done.notes()[1] == "repair: 1 layer left as cut, their weights are tied to others"
 
 
 def test_a_table_that_a_forward_reads_twice():

@@ -218,7 +218,7 @@ def test_few_rows_are_told():
     subject = Subject(net, (torch.randn(1, 20),), "net")
     _, _, _, done = before_and_after(subject, halves(subject), samples_like(subject.inputs, 10, 1))
     assert done.short == ["2.weight"]
-    assert "repair: 1 layers have more inputs than rows were seen: regularised; more samples help" in done.notes()
+    assert "repair: 1 layer with more inputs than rows were seen: regularised; more samples help" in done.notes()
 
 
 def test_train_mode_with_dropout():

@@ -17,7 +17,9 @@ from peelcli.samples import Samples, spread
 from peelcli.sources import usercode
 from peelcli.sources.data import items, tensors
 from peelcli.sources.data.collect import Collector, Progress
+from peelcli.tensors import is_list_of_samples, tensors_in
 
+_PATIENCE = 1000  # items in a row that hold no sample, after which nothing more is read
 _GIVE = "it is called without arguments, and returns or yields inputs, or pairs of inputs and targets"
 _SAMPLES = "give tensors, a DataLoader, or a list of inputs or of pairs of inputs and targets"
 
@@ -98,14 +100,27 @@ def _read(value: Any, subject: Subject, name: str, most: int, progress: Progress
     in_order = tensors.in_order(value, subject) if isinstance(value, (tuple, list)) else None
     if in_order is not None:
         return tensors.from_columns(in_order, subject, name, most, progress)
-    collector = Collector(subject, name, most, progress)
-    for item in _items(value, name, most, file):
+    collector, idle = Collector(subject, name, most, progress), 0
+    for item in _items(_zipped(value, subject), name, most, file):
+        idle += 1
         for single in items.singles(item, subject, name):
+            idle = 0
             if collector.wants():
                 collector.add(single)
-        if not collector.wants():
+        if not collector.wants() or idle > max(most, _PATIENCE):
             break
     return collector.finished()
+
+
+def _zipped(value: Any, subject: Subject) -> Any:
+    """A list of inputs and one of targets as pairs; anything else as it is."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2 or is_list_of_samples(subject.inputs[0]):
+        return value
+    inputs, targets = value
+    lists = isinstance(inputs, (list, tuple)) and isinstance(targets, (list, tuple))
+    if not lists or len(inputs) != len(targets) or len(inputs) <= len(subject.inputs) or tensors_in(targets):
+        return value
+    return list(zip(inputs, targets, strict=True))
 
 
 def _items(value: Any, name: str, most: int, file: Path | None) -> Iterator[Any]:

@@ -165,6 +165,8 @@ def read(path: Path, how: Look) -> Tensor | None:
         with warnings.catch_warnings(), Image.open(path) as opened:
             warnings.simplefilter("ignore")
             image = _cropped(_in_mode(opened, _MODES[how.channels]), how)
+    except MemoryError:
+        raise
     except Exception:  # damaged files make Pillow raise anything, SyntaxError and struct.error among them
         return None
     pixels = np.asarray(image, dtype=np.float32).reshape(how.height, how.width, how.channels) / 255

@@ -19,6 +19,7 @@ from peelcli.sources.data import labels
 from peelcli.sources.data.batches import rows_are_samples
 from peelcli.tensors import is_list_of_samples, tensors_in
 
+DENSE = "give dense ones: x.to_dense()"
 _SHOWN = 8  # names that a message shows
 
 
@@ -161,6 +162,8 @@ def _complete(arguments: Inputs, subject: Subject, name: str) -> Inputs:
             f"{name} gave {kinds} as a sample, not a tensor or a tuple of forward's arguments",
             hint="give tensors or arrays, tuples of forward's arguments, or pairs of these and targets",
         )
+    if any(t.layout != torch.strided for t in tensors_in(arguments)):
+        raise InputError(f"{name} holds sparse tensors", hint=DENSE)
     parameters = signature.positional(subject.module)
     if parameters is None:
         return arguments

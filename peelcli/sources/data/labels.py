@@ -17,12 +17,13 @@ _HINT = "give as many targets as inputs"
 
 def class_ids(samples: Samples) -> list[int] | None:
     """The targets as class numbers; None where there are none, or where they are something else."""
-    found = [_class_id(target) for target in samples.targets or ()]
+    found = [class_id(target) for target in samples.targets or ()]
     ids = [number for number in found if number is not None and number >= 0]
     return ids if ids and len(ids) == len(found) else None
 
 
-def _class_id(target: Any) -> int | None:
+def class_id(target: Any) -> int | None:
+    """A target as a whole number; None where it is something else."""
     if isinstance(target, Tensor) and target.numel() == 1 and not (target.is_floating_point() or target.is_complex()):
         target = target.item()
     return target if isinstance(target, int) and not isinstance(target, bool) else None

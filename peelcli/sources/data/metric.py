@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,9 @@ def evaluate_metric(metric: Metric, outputs: Sequence[Any], targets: Sequence[An
     number = value.item() if single else value
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise InputError(f"the metric {name} returned {_told(value)}, not one number", hint=_IS)
-    if not math.isfinite(number):
-        raise InputError(f"the metric {name} returned {number}, not a finite number", hint=_IS)
+    if not -sys.float_info.max <= number <= sys.float_info.max:  # an int may be larger than any float
+        shown = number if isinstance(number, float) else "a number that no float holds"
+        raise InputError(f"the metric {name} returned {shown}, not a finite number", hint=_IS)
     return float(number)
 
 

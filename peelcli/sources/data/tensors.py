@@ -165,6 +165,8 @@ def column(value: Any, name: str) -> Column:
         raise InputError(f"{name} holds {value.dtype}, not numbers", hint=_SAVE)
     if not isinstance(value, (Tensor, np.ndarray)):
         raise InputError(f"{name} is {type(value).__name__}, not a tensor", hint=_SAVE)
+    if isinstance(value, Tensor) and value.layout != torch.strided:
+        raise InputError(f"{name} holds sparse tensors", hint=items.DENSE)
     if not value.ndim:
         raise _no_samples(name)
     if isinstance(value, np.ndarray):
@@ -179,17 +181,32 @@ def in_order(value: Any, subject: Subject) -> list[Column] | None:
 
     They are columns if they are as long as each other and look like what the example has in their places; one more
     that looks unlike the first holds the targets.
+
+    Raises:
+        InputError: there are targets, and not as many as inputs.
     """
     value, count = items.plain(value), len(subject.inputs)
     if not isinstance(value, (list, tuple)) or len(value) not in (count, count + 1):
         return None
-    if not all(isinstance(part, Tensor) and part.dim() for part in value) or len({len(part) for part in value}) > 1:
+    if not all(isinstance(part, Tensor) and part.dim() for part in value):
         return None
     if not all(looks_like(part, example) for part, example in zip(value, subject.inputs, strict=False)):
         return None
     if len(value) == count + 1 and looks_like(value[-1], subject.inputs[0]):
         return None
+    if len({len(part) for part in value}) > 1:
+        _check_lengths(value, count)
+        return None
     return [column(part, "") for part in value]
+
+
+def _check_lengths(value: Sequence[Tensor], count: int) -> None:
+    """Inputs as long as each other and targets that are not: these are no samples of different sizes."""
+    inputs, targets = {len(part) for part in value[:count]}, value[count:]
+    if targets and len(inputs) == 1:
+        raise InputError(
+            f"the data has {inputs.pop()} inputs, and {len(targets[0])} targets", hint="give as many targets as inputs"
+        )
 
 
 def from_columns(

@@ -35,6 +35,7 @@ def firsts(samples):
         [((X[n],), Y[n]) for n in range(6)], [{"input": X[n], "label": Y[n]} for n in range(6)],
         [({"input": X}, Y)], [(X.numpy(), Y.numpy())], [(X, Y.tolist())], TensorDataset(X, Y),
         DataLoader(TensorDataset(X, Y), batch_size=4), ((x, y) for x, y in zip(X, Y, strict=True)),
+        (list(X), Y.tolist()), [list(X.numpy()), Y.tolist()],
     ],
 )  # fmt: skip
 def test_inputs_and_targets_in_every_shape(vectors, data):
@@ -160,6 +161,22 @@ def test_a_function_that_never_ends(write, vectors):
     assert class_ids(samples) == [0, 1, 2, 0]
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert samples.name == "own.py:give"
+
+
+def test_nor_does_one_whose_batches_are_empty(write, vectors):
+    where = write("import torch\ndef give():\n    while True: yield torch.empty(0, 7)\n")
+    assert "gave no samples" in refused(where, vectors, USUAL).message
+
+
+def test_targets_that_are_not_as_many_as_inputs(vectors):
+    assert "6 inputs, and 5 targets" in refused((X, Y[:5]), vectors, USUAL).message
+
+
+@pytest.mark.parametrize("data", [X.to_sparse(), [x.to_sparse() for x in X], {"x": X.to_sparse(), "y": Y}])
+def test_sparse_tensors(vectors, data):
+    found = refused(data, vectors, USUAL)
+    assert "sparse" in found.message
+    assert "to_dense" in found.hint
 
 
 def test_nor_does_one_of_nothing_but_nan(write, vectors):

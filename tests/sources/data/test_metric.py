@@ -47,6 +47,7 @@ def test_numbers_of_every_kind(value):
     [
         (float("nan"), "returned nan, not a finite number"),
         (torch.tensor(float("inf")), "returned inf, not a finite number"),
+        (10**400, "returned a number that no float holds, not a finite number"),
         ("good", "returned str, not one number"),
         (None, "returned NoneType, not one number"),
         (True, "returned bool, not one number"),
