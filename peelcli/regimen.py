@@ -15,7 +15,9 @@ def _read_ways(value: Any) -> Any:
 
 
 MOST_WORKERS = 256  # processes; more would only bring the machine to its knees
-Share = Annotated[float, Field(ge=0, le=1)]
+MOST_STEPS = 1_000_000_000  # and samples a step: what is larger overflows in the arithmetic on it
+Amount = Annotated[float, Field(le=1e6, allow_inf_nan=False)]  # far above all that is of use, and far from overflow
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Ways = Annotated[tuple[Literal["flip", "shift", "crop"], ...], BeforeValidator(_read_ways)]
 
 
@@ -23,21 +25,23 @@ class Training(BaseModel):
     """How a slim model is trained. The seed and these settings decide a run on the CPU bit for bit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    epochs: float | None = Field(None, gt=0, description="how often all samples are seen")
-    steps: int | None = Field(None, ge=1, description="how many batches are learned from, instead of --epochs")
-    batch: int = Field(64, ge=1, description="samples a step, over all processes")
+    epochs: Amount | None = Field(None, gt=0, description="how often all samples are seen")
+    steps: int | None = Field(
+        None, ge=1, le=MOST_STEPS, description="how many batches are learned from, instead of --epochs"
+    )
+    batch: int = Field(64, ge=1, le=MOST_STEPS, description="samples a step, over all processes")
     optimizer: Literal["auto", "sgd", "adamw"] = Field("auto", description="auto: sgd with BatchNorm, else adamw")
-    rate: float | None = Field(None, gt=0, description="learning rate after warm-up; by optimizer and batch")
+    rate: Amount | None = Field(None, gt=0, description="learning rate after warm-up; by optimizer and batch")
     warmup: Share = Field(0.1, description="share of the steps in which the rate rises; then it falls as a cosine")
-    weight_decay: float | None = Field(None, ge=0, description="of matrices and kernels; by optimizer")
-    clip: float | None = Field(None, gt=0, description="most that the norm of the gradients may be")
-    ema: float = Field(0.98, ge=0, lt=1, description="decay of the running average of weights, which is kept")
-    temperature: float = Field(4.0, gt=0, description="by which class scores are divided before they are compared")
+    weight_decay: Amount | None = Field(None, ge=0, description="of matrices and kernels; by optimizer")
+    clip: Amount | None = Field(None, gt=0, description="most that the norm of the gradients may be")
+    ema: Share = Field(0.98, lt=1, description="decay of the running average of weights, which is kept")
+    temperature: Amount = Field(4.0, gt=0, description="by which class scores are divided before they are compared")
     distill: Share | None = Field(None, description="weight of the original's answers; the rest is that of labels")
     loss: str | None = Field(None, description="in place of cross entropy on labels: file.py:function")
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of a label spread over all classes")
+    label_smoothing: Share = Field(0.1, lt=1, description="share of a label spread over all classes")
     match: Literal["outputs", "features"] = Field("outputs", description="features: layers inside are matched too")
-    mixup: float = Field(0.0, ge=0, description="samples are blended in pairs, by shares from Beta(N, N)")
+    mixup: Amount = Field(0.0, ge=0, description="samples are blended in pairs, by shares from Beta(N, N)")
     augment: Ways = Field((), description="images are changed each time: flip, shift, crop")
     precision: Literal["no", "bf16", "fp16"] = Field("no", description="of the arithmetic; no: as the weights are")
     accumulate: int = Field(1, ge=1, description="parts that a batch is computed in, for less memory")
