@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 
@@ -42,10 +42,19 @@ class Order:
         return _permutation(self.samples, self.seed, epoch)[within * self.batch : (within + 1) * self.batch]
 
     def part(self, step: int, rank: int, ranks: int, pieces: int) -> list[list[int]]:
-        """What one process sees of a step, in as many pieces as gradients are added up over."""
+        """What one process sees of a step, in as many pieces as gradients are added up over.
+
+        The pieces are as large as each other, to a sample: norms over the batch suffer by small ones.
+        """
         mine = self.positions(step)[rank::ranks]
-        size = max(1, math.ceil(len(mine) / pieces))
-        return [mine[start : start + size] for start in range(0, len(mine), size)]
+        pieces = min(pieces, len(mine))
+        edges = [piece * len(mine) // pieces for piece in range(pieces + 1)] if mine else []
+        return [mine[start:end] for start, end in pairwise(edges)]
+
+
+def smallest_piece(batch: int, ranks: int, pieces: int) -> int:
+    """The least samples that one forward call of any process gets, at least 1."""
+    return max(1, batch // ranks // pieces)
 
 
 @lru_cache(maxsize=2)
