@@ -11,18 +11,19 @@ from torch import Tensor, nn
 from peelcli import streams
 from peelcli.errors import UsageError
 from peelcli.fidelity import MOST_NUMBERS
-from peelcli.outputs import Kind, common_kind, kind
+from peelcli.outputs import Kind, common_kind, kind, main_output
 from peelcli.pools import Pool
 from peelcli.records import Cut
 from peelcli.regimen import Training
 from peelcli.sources.data.metric import Metric
 from peelcli.tensors import wide_copy
-from peelcli.training import features, trial
+from peelcli.training import features, norms, trial
 from peelcli.training.augment import Augment
-from peelcli.training.feed import Chunk, chunks, moved
+from peelcli.training.feed import Chunk, InMemory, chunks, moved
 from peelcli.training.lesson import Lesson, TeacherAnswers
-from peelcli.training.objective import Objective, UserLoss, answers_of, mean_squares
-from peelcli.training.ranks import Ranks
+from peelcli.training.objective import Objective, UserLoss, answers_of, class_numbers, mean_squares
+from peelcli.training.order import smallest_piece
+from peelcli.training.ranks import Ranks, launched
 
 LOOKED_AT = 64  # samples that tell what outputs are and what their unit is
 
@@ -95,10 +96,25 @@ def prepare(pupil: Pupil, pool: Pool, judging: Judging, training: Training) -> T
     """
     distill = _weight_of_teacher(pupil, pool, judging, training)
     teacher = _teacher(pupil.teacher) if pupil.teacher is not None else None
-    first = next(chunks(pool.fit, list(range(min(LOOKED_AT, len(pool.fit)))), pool.single))
+    student = trainable(pupil.slim)
+    norms.set_training(student, training.batchnorm)
+    outputs = trial.outputs_for(student, _first(pool, _least(pool, training)))
+    first = _first(pool, LOOKED_AT)
     objective = _objective(teacher, first, distill, judging.loss, training, pupil.slim)
-    unused = trial.run(trainable(pupil.slim), teacher, objective, first, pool.classes)
+    unused = trial.run(student, teacher, objective, first)
+    if objective.on_labels and isinstance(pool.fit, InMemory):
+        class_numbers([pool.fit.read(position)[1] for position in range(len(pool.fit))], main_output(outputs))
     return Teaching(teacher, objective, first, unused)
+
+
+def _first(pool: Pool, count: int) -> Chunk:
+    return next(chunks(pool.fit, list(range(min(count, len(pool.fit)))), pool.single))
+
+
+def _least(pool: Pool, training: Training) -> int:
+    """How few samples norms see together at some time."""
+    ranks = 1 if training.batchnorm == "sync" else launched()
+    return smallest_piece(min(training.batch, len(pool.fit)), ranks, training.accumulate)
 
 
 def lesson(
@@ -131,7 +147,6 @@ def lesson(
         training.mixup,
         seed,
         matcher,
-        labels=lambda targets: torch.tensor([int(target) for target in targets]),
     )
 
 

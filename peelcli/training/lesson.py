@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from peelcli.outputs import main_output
 from peelcli.samples import Inputs, stacked
 from peelcli.tensors import tensors_in
 from peelcli.training.augment import Augment, mixed
 from peelcli.training.features import Matcher
 from peelcli.training.feed import Chunk, moved
-from peelcli.training.objective import Answers, Objective, answers_of
+from peelcli.training.objective import Answers, Objective, answers_of, class_numbers
+from peelcli.training.trial import forward
 
 
 class TeacherAnswers:
@@ -51,7 +53,6 @@ class Lesson:
         mixup: float,
         seed: int,
         matcher: Matcher | None = None,
-        labels: Callable[[list[Any]], Tensor] | None = None,
     ) -> None:
         """Put together what is learned.
 
@@ -62,10 +63,9 @@ class Lesson:
             mixup: 0, or how samples are blended.
             seed: of what is drawn.
             matcher: of layers inside, or None.
-            labels: targets as class numbers of shape (samples,); None where they are not wanted.
         """
         self._objective, self._teacher, self._augment = objective, teacher, augment
-        self._mixup, self._seed, self._matcher, self._labels = mixup, seed, matcher, labels
+        self._mixup, self._seed, self._matcher = mixup, seed, matcher
 
     def __call__(self, module: nn.Module, chunk: Chunk, step: int, places: Sequence[int]) -> Tensor:
         """The mean over the samples of a chunk."""
@@ -74,19 +74,18 @@ class Lesson:
             inputs, mix = mixed(inputs, self._mixup, self._seed, step)
         with self._matcher.watching() if self._matcher else nullcontext():
             told = self._teacher(inputs, chunk.positions, _device(inputs)) if self._teacher else None
-            outputs = module(*inputs)
-        loss = self._objective(outputs, self._answers(told, chunk, _device(inputs)), mix)
+            outputs = forward(module, inputs, len(chunk.positions))
+        loss = self._objective(outputs, self._answers(told, outputs, chunk, _device(inputs)), mix)
         return loss + self._matcher.loss() if self._matcher else loss
 
-    def _answers(self, told: tuple[Tensor, ...] | None, chunk: Chunk, device: torch.device) -> Answers:
+    def _answers(self, told: tuple[Tensor, ...] | None, outputs: Any, chunk: Chunk, device: torch.device) -> Answers:
         if self._objective.distill == 1:
             return Answers(told)
-        if self._objective.own is not None:
+        if not self._objective.on_labels:
             targets = None if chunk.targets is None else moved(stacked(chunk.targets), device)
             return Answers(told, targets=targets)
-        assert self._labels is not None
         assert chunk.targets is not None
-        return Answers(told, labels=self._labels(chunk.targets).to(device))
+        return Answers(told, labels=class_numbers(chunk.targets, main_output(outputs)).to(device))
 
 
 def _device(inputs: Inputs) -> torch.device:

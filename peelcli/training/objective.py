@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from peelcli.errors import InputError
-from peelcli.outputs import Kind, main_output
+from peelcli.errors import InputError, UsageError
+from peelcli.outputs import Kind, class_label, main_output
 from peelcli.tensors import tensors_in
 
+_SHOWN = 60  # characters of a label in a message
 UserLoss = Callable[[Any, Any], Tensor]
 """(outputs, targets) -> one number; targets are stacked where they can be, or None where the data has none."""
 
@@ -63,6 +64,32 @@ def check_shapes(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> None:
     )
 
 
+def class_numbers(targets: Sequence[Any], scores: Tensor) -> Tensor:
+    """Labels as cross entropy takes them, shape (samples,).
+
+    Args:
+        targets: what the data says of each sample.
+        scores: the model's main output, shape (any number of samples, classes).
+
+    Raises:
+        UsageError: the model has no scores for whole samples, or a target is none of its classes.
+    """
+    numbers = [class_label(target, scores) for target in targets]
+    known = [number for number in numbers if number is not None]
+    if len(known) == len(numbers):
+        return torch.tensor(known)
+    if scores.dim() != 2:
+        raise UsageError(
+            "labels are learned by models that put out one row of class scores for each sample",
+            hint="leave --distill away, or give --loss file.py:function",
+        )
+    odd = " ".join(repr(targets[numbers.index(None)]).split())[:_SHOWN]
+    raise UsageError(
+        f"a sample has the label {odd}, which is no class number",
+        hint="give a whole number from 0 on with each sample; or leave --distill away, or give --loss file.py:function",
+    )
+
+
 def _told(tensors: Sequence[Tensor]) -> str:
     return " and ".join("x".join(map(str, t.shape)) or "a number" for t in tensors) or "nothing"
 
@@ -86,6 +113,11 @@ class Objective:
     scales: tuple[float, ...] = ()
     smoothing: float = 0.0
     own: UserLoss | None = None
+
+    @property
+    def on_labels(self) -> bool:
+        """Whether class numbers have a part in it."""
+        return self.distill < 1 and self.own is None
 
     def __call__(self, outputs: Any, answers: Answers, mix: Mix | None = None) -> Tensor:
         """One number to differentiate, in float32 or wider."""

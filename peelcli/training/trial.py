@@ -7,17 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peelcli.errors import InputError, UsageError
-from peelcli.outputs import class_label, main_output
-from peelcli.samples import stacked
+from peelcli.errors import InputError, PeelError, UsageError
+from peelcli.outputs import main_output
+from peelcli.samples import Inputs, stacked
 from peelcli.training.feed import Chunk, moved
-from peelcli.training.objective import Answers, Objective, answers_of, check_shapes
+from peelcli.training.objective import Answers, Objective, answers_of, check_shapes, class_numbers
 
 _CPU = torch.device("cpu")
+_FEW = "more than 1 value per channel"  # torch's words for a norm over the batch that sees one sample
+_NORMS = "raise --batch or lower --accumulate, so that norms see more samples; or give --batchnorm frozen"
 _LOSS = "a loss is a function of (outputs, targets) that returns one number to differentiate: a tensor of no dimension"
 
 
-def run(student: nn.Module, teacher: nn.Module | None, objective: Objective, first: Chunk, classes: bool) -> bool:
+def run(student: nn.Module, teacher: nn.Module | None, objective: Objective, first: Chunk) -> bool:
     """Compute the loss of a few samples and differentiate it.
 
     Args:
@@ -25,56 +27,68 @@ def run(student: nn.Module, teacher: nn.Module | None, objective: Objective, fir
         teacher: in eval mode, or None.
         objective: what is learned.
         first: some samples.
-        classes: whether targets are class numbers.
 
     Returns:
         Whether some parameters take no part in the loss.
 
     Raises:
         InputError: the outputs of the two differ in shape, or the user's loss is no loss.
-        UsageError: the student can't be trained on such a batch, or its outputs can't be differentiated.
+        UsageError: a label is none of the model's, or the outputs can't be differentiated.
     """
     inputs = moved(first.inputs, _CPU)
     told = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        outputs = _forward(student, inputs)
+        outputs = forward(student, inputs, len(first.positions))
         if teacher is not None:
             with torch.no_grad():
                 told = answers_of(teacher(*inputs), objective.kind)
             check_shapes(told, answers_of(outputs, objective.kind))
         if objective.own is not None and objective.distill < 1:
             _check_own(objective.own(outputs, _targets(first)), student)
-        loss = objective(outputs, _answers(told, outputs, objective, first, classes))
+        loss = objective(outputs, _answers(told, outputs, objective, first))
     used = _differentiated(loss, student)
     return not all(used)
 
 
-def _forward(student: nn.Module, inputs: tuple[Any, ...]) -> Any:
+def outputs_for(student: nn.Module, piece: Chunk) -> Any:
+    """What the student puts out in train mode for as few samples as it will ever see together. Raises as `forward`."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        return forward(student, moved(piece.inputs, _CPU), len(piece.positions))
+
+
+def forward(student: nn.Module, inputs: Inputs, count: int) -> Any:
+    """Call the student in train mode.
+
+    Args:
+        student: or what wraps it in training.
+        inputs: forward's arguments.
+        count: how many samples they are, for the message.
+
+    Raises:
+        UsageError: it can't be trained on such a batch.
+    """
     try:
         return student(*inputs)
+    except (PeelError, MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # whatever a forward raises in train mode
+        if type(error).__module__.startswith("torch._"):  # torch.compile's own, see `loop.compiled`
+            raise
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        samples = "a single sample" if count == 1 else f"{count} samples"
         raise UsageError(
-            f"the slim model can't be run in train mode: {type(error).__name__}: {' '.join(str(error).split())[:160]}",
-            hint="where norms see one sample at a time, give --batchnorm frozen; --batch says how many it sees",
+            f"the slim model can't be run in train mode on {samples}: {what}",
+            hint=_NORMS if _FEW in what else "see that model.train() and a call of it run without peel",
         ) from error
 
 
-def _answers(
-    told: tuple[Tensor, ...] | None, outputs: Any, objective: Objective, first: Chunk, classes: bool
-) -> Answers:
-    if objective.distill == 1 or objective.own is not None:
+def _answers(told: tuple[Tensor, ...] | None, outputs: Any, objective: Objective, first: Chunk) -> Answers:
+    if not objective.on_labels:
         return Answers(told, targets=_targets(first))
-    assert classes
     assert first.targets is not None
-    main = main_output(outputs)
-    numbers = [class_label(target, main) for target in first.targets]
-    if any(number is None for number in numbers):
-        raise UsageError(
-            "labels are learned by models that put out one row of class scores for each sample",
-            hint="leave --distill away, or give --loss file.py:function",
-        )
-    return Answers(told, labels=torch.tensor(numbers))
+    return Answers(told, labels=class_numbers(first.targets, main_output(outputs)))
 
 
 def _targets(first: Chunk) -> Any:
