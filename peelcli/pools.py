@@ -17,7 +17,7 @@ from peelcli.sources import digest
 from peelcli.sources.data import Stream, class_ids, load_samples, stream
 from peelcli.sources.data.collect import LEAST
 from peelcli.tensors import tensors_in
-from peelcli.training.feed import InMemory, Part, Readable
+from peelcli.training.feed import InMemory, Part, Readable, Still
 
 _HELD = 5  # one of so many samples is held out,
 _MOST_HELD = 1000  # but not more than this
@@ -36,6 +36,7 @@ class Pool:
         classes: whether the targets of both are class numbers.
         digest: of the samples.
         notes: one sentence each.
+        seed: of what is drawn where samples are read outside of the steps.
     """
 
     fit: Readable
@@ -45,15 +46,20 @@ class Pool:
     classes: bool
     digest: str
     notes: tuple[str, ...] = ()
+    seed: int = 0
+
+    @property
+    def still(self) -> Still:
+        """What is learned from, as it is looked at outside of the steps: the same samples each time."""
+        return Still(self.fit, self.seed)
 
     def some(self, count: int) -> Samples:
         """At most so many of the samples that are learned from, spread over all."""
-        rows = [self.fit.read(position) for position in spread(len(self.fit), count)]
-        targets = tuple(target for _, target in rows) if self.fit.labelled else None
-        return Samples(tuple(inputs for inputs, _ in rows), self.name, targets, self.notes, self.single)
+        found = self.still.samples(spread(len(self.fit), count), self.name, lambda _done, _all: None)
+        return replace(found, notes=self.notes, single=self.single)
 
 
-def read(subject: Subject, wanted: Calibration, most: int | None, tell: Callable[[int, int], None]) -> Pool:
+def read(subject: Subject, wanted: Calibration, most: int | None, seed: int, tell: Callable[[int, int], None]) -> Pool:
     """All samples of the user's data, or as many as were asked for.
 
     A part is held out where the user gave none to judge by.
@@ -62,6 +68,7 @@ def read(subject: Subject, wanted: Calibration, most: int | None, tell: Callable
         subject: the model that they are for.
         wanted: where they are, and how they are read.
         most: how many at most; None for all.
+        seed: of the run: a data set may draw something for each sample.
         tell: given (samples read, samples in all).
 
     Raises:
@@ -70,13 +77,13 @@ def read(subject: Subject, wanted: Calibration, most: int | None, tell: Callable
     own = _own(subject, wanted, tell)
     flowing = stream(wanted.data, subject, wanted)
     if flowing is not None and len(flowing) >= LEAST:
-        pool = _flowing(flowing, subject, most, own, tell)
+        pool = _flowing(flowing, subject, most, own, seed, tell)
     else:
         samples = load_samples(wanted.data, subject, wanted.model_copy(update={"samples": most or _ALL}), tell)
         fit, held = _parted(len(samples), own)
         learned = InMemory(samples.some(fit))
         pool = _pool(learned, own or samples.some(held), subject, samples.name, _digest(samples), samples.notes)
-    return pool if own is None else replace(pool, digest=f"{pool.digest}-{_digest(own)}")
+    return replace(pool, seed=seed, digest=pool.digest if own is None else f"{pool.digest}-{_digest(own)}")
 
 
 def _own(subject: Subject, wanted: Calibration, tell: Callable[[int, int], None]) -> Samples | None:
@@ -87,11 +94,11 @@ def _own(subject: Subject, wanted: Calibration, tell: Callable[[int, int], None]
 
 
 def _flowing(
-    found: Stream, subject: Subject, most: int | None, own: Samples | None, tell: Callable[[int, int], None]
+    found: Stream, subject: Subject, most: int | None, own: Samples | None, seed: int, tell: Callable[[int, int], None]
 ) -> Pool:
     chosen = spread(len(found), most or _ALL)
     fit, held = _parted(len(chosen), own)
-    judged_by = own or found.samples([chosen[at] for at in held], tell)
+    judged_by = own or Still(found, seed).samples([chosen[at] for at in held], found.name, tell)
     learned = Part(found, [chosen[at] for at in fit])
     return _pool(learned, judged_by, subject, found.name, f"{found.digest}-{len(chosen)}", found.notes)
 

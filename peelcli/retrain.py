@@ -48,7 +48,7 @@ def train(student: Student, wanted: Lessons, clock: Clock) -> Trained:
         PeelError: see `tuning.tune`.
     """
     require()
-    pool = _pool(student.original or student.slim, wanted.calibration, wanted.most, clock)
+    pool = _pool(student.original or student.slim, wanted, clock)
     original = with_known_input(student.original or student.slim, pool.some(1))
     settled = _as_it_came(student, original)
     settled, found = _trained(original, settled, pool, wanted, student.original is not None, clock)
@@ -70,7 +70,7 @@ def prune_and_train(subject: Subject, wanted: Request, clock: Clock) -> Trained:
     """
     assert wanted.lessons is not None
     require()
-    pool = _pool(subject, wanted.calibration, wanted.lessons.most, clock)
+    pool = _pool(subject, wanted.lessons, clock)
     subject = with_known_input(subject, pool.some(1))
     own = pool.held if wanted.calibration.validation is not None else None
     few = wanted.calibration.model_copy(update={"data": pool.some(wanted.calibration.samples), "validation": own})
@@ -117,9 +117,9 @@ def _after(earlier: Settled | None, now: Settled, number: int) -> Settled:
     return replace(now, plan=plan)
 
 
-def _pool(subject: Subject, wanted: Calibration, most: int | None, clock: Clock) -> Pool:
+def _pool(subject: Subject, wanted: Lessons, clock: Clock) -> Pool:
     with clock.stage("samples") as tell:
-        return pools.read(subject, wanted, most, tell)
+        return pools.read(subject, wanted.calibration, wanted.most, wanted.seed, tell)
 
 
 def _as_it_came(student: Student, original: Subject) -> Settled:

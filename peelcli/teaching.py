@@ -108,7 +108,7 @@ def prepare(pupil: Pupil, pool: Pool, judging: Judging, training: Training) -> T
 
 
 def _first(pool: Pool, count: int) -> Chunk:
-    return next(chunks(pool.fit, list(range(min(count, len(pool.fit)))), pool.single))
+    return next(chunks(pool.still, list(range(min(count, len(pool.fit)))), pool.single))
 
 
 def _least(pool: Pool, training: Training) -> int:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from peelcli.samples import Inputs, Samples, shapes, together
 
+_OUTSIDE = -1  # in place of a process's number, where a sample is read for no step
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -75,6 +76,38 @@ class Part:
     def read(self, position: int) -> tuple[Inputs, Any]:
         """One sample."""
         return self._source.read(self._positions[position])
+
+
+class Still:
+    """Another source outside of the steps: what is drawn while a sample is read depends on its position alone."""
+
+    def __init__(self, source: Readable, seed: int) -> None:
+        self._source, self._seed = source, seed
+        self.labelled, self.steady = source.labelled, True
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, position: int) -> tuple[Inputs, Any]:
+        """One sample, the same each time and in every run with this seed."""
+        if not self._source.steady:
+            reseed(self._seed, position, _OUTSIDE)
+        return self._source.read(position)
+
+    def samples(self, positions: Sequence[int], name: str, progress: Callable[[int, int], None]) -> Samples:
+        """Some of them, in memory.
+
+        Args:
+            positions: which ones, in this order.
+            name: where they come from, for messages.
+            progress: given (samples read, samples in all).
+        """
+        rows = []
+        for number, position in enumerate(positions, 1):
+            rows.append(self.read(position))
+            progress(number, len(positions))
+        targets = tuple(target for _, target in rows) if self.labelled else None
+        return Samples(tuple(inputs for inputs, _ in rows), name, targets)
 
 
 @dataclass(frozen=True, slots=True)

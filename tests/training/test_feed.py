@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from peelcli.samples import Samples
-from peelcli.training.feed import InMemory, Part, Reader, chunks
+from peelcli.training.feed import InMemory, Part, Reader, Still, chunks, reseed
 
 
 def source(shapes=((1, 2),) * 6):
@@ -55,3 +55,15 @@ def test_workers_read_what_would_be_read_here():
     assert len(here) == 3
     assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
     assert not torch.equal(here[0], here[1])
+
+
+def test_outside_of_the_steps_a_sample_is_the_same_in_every_run_with_the_seed():
+    told = []
+    reseed(5, 0, 0)
+    one = Still(Noisy(), 1).samples([3, 0], "here", lambda *figures: told.append(figures))
+    reseed(6, 0, 0)
+    (x,), _ = Still(Noisy(), 1).read(3)
+    assert x.equal(one.inputs[0][0])
+    assert not x.equal(one.inputs[1][0])
+    assert not x.equal(Still(Noisy(), 2).read(3)[0][0])
+    assert (one.name, one.targets, told) == ("here", None, [(1, 2), (2, 2)])

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from peelcli.config import Calibration
 from peelcli.errors import InputError
 from peelcli.records import Subject
-from peelcli.samples import Inputs, Samples
+from peelcli.samples import Inputs
 from peelcli.sources import usercode
 from peelcli.sources.data import functions, items
-from peelcli.sources.data.collect import MOST_BYTES, Collector, Progress
+from peelcli.sources.data.collect import MOST_BYTES, Collector
 from peelcli.sources.data.images import Folder
 from peelcli.sources.data.items import Item
 from peelcli.tensors import tensors_in
@@ -68,16 +68,6 @@ class Stream:
         """
         found = self._readable(position)
         return self._collector.suited(found.inputs), found.target
-
-    def samples(self, positions: Sequence[int], progress: Progress | None = None) -> Samples:
-        """Some of them, in memory."""
-        rows = []
-        for number, position in enumerate(positions, 1):
-            rows.append(self.read(position))
-            if progress is not None:
-                progress(number, len(positions))
-        targets = tuple(target for _, target in rows) if self.labelled else None
-        return Samples(tuple(inputs for inputs, _ in rows), self.name, targets, self.notes)
 
     def _readable(self, position: int) -> Item:
         """The sample, or the next one that can be read: one damaged file must not end a long run."""
