@@ -18,7 +18,6 @@ from peelcli.training import loop
 from peelcli.training.feed import reseed
 from tests.support.lessons import images, network, pruned
 
-
 CALLS = itertools.count()
 
 

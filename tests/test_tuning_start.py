@@ -59,3 +59,10 @@ def test_the_model_that_came_is_never_moved(monkeypatch):
     peel.finetune(slim, images(1), teacher=network(), data=images(40), steps=2, batch=8)
     assert moved
     assert id(came[0]) not in moved
+
+
+def test_norms_over_all_processes_go_with_mixed_precision(pair):
+    """The statistics are float32, and what autocast hands to a norm is not."""
+    settings = {"steps": 20, "batch": 16, "batchnorm": "sync", "precision": "bf16", "device": "cpu"}
+    run = peel.finetune(pair[1], images(1), teacher=pair[0], data=images(120), **settings).run
+    assert run.tunings[0].after.kl < run.tunings[0].before.kl

@@ -45,6 +45,7 @@ class _Shared:
             return functional.batch_norm(
                 x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
             )
+        kept, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # half precision is too coarse to sum
         dims = [dim for dim in range(x.dim()) if dim != 1]
         shape = [1, -1] + [1] * (x.dim() - 2)
         total = _summed(torch.cat([x.sum(dims), x.new_full((1,), x.numel() / x.shape[1])]))
@@ -54,7 +55,7 @@ class _Shared:
         variance = _summed(centred.square().sum(dims)) / number
         self._remember(mean.detach(), variance.detach(), number)
         y = centred * (variance + norm.eps).rsqrt().view(shape)
-        return y * norm.weight.view(shape) + norm.bias.view(shape) if norm.affine else y
+        return (y * norm.weight.view(shape) + norm.bias.view(shape) if norm.affine else y).to(kept)
 
     def _remember(self, mean: Tensor, variance: Tensor, number: float) -> None:
         """Move the running statistics as BatchNorm does: the variance that is kept is the unbiased one."""

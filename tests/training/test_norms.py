@@ -45,3 +45,17 @@ def test_frozen_norms_keep_their_statistics():
     assert net[2].training
     set_training(net, "batch")
     assert net[1].training
+
+
+def test_half_precision_is_summed_and_remembered_in_float32():
+    norm = nn.BatchNorm2d(3)
+    other = synchronise(copy.deepcopy(norm), torch.device("cpu"))
+    x = (5 + torch.randn(4, 3, 8, 8)).bfloat16()
+    one, two = (x.clone().requires_grad_() for _ in range(2))
+    wanted, found = norm(one), other(two)
+    assert found.dtype is wanted.dtype is torch.bfloat16
+    assert torch.allclose(wanted.float(), found.float(), atol=0.05)
+    for name in ("running_mean", "running_var"):
+        assert torch.allclose(getattr(norm, name), getattr(other, name), atol=1e-3)
+    found.float().square().sum().backward()
+    assert two.grad.dtype is torch.bfloat16
