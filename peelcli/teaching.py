@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from peelcli.training import features, norms, trial
 from peelcli.training.augment import Augment
 from peelcli.training.feed import Chunk, InMemory, chunks, moved
 from peelcli.training.lesson import Lesson, TeacherAnswers
-from peelcli.training.objective import Objective, UserLoss, answers_of, class_numbers, mean_squares
+from peelcli.training.objective import Objective, UserLoss, answers_of, class_numbers, mean_squares, places_in_both
 from peelcli.training.order import smallest_piece
 from peelcli.training.ranks import Ranks, launched
 
@@ -100,7 +101,7 @@ def prepare(pupil: Pupil, pool: Pool, judging: Judging, training: Training) -> T
     norms.set_training(student, training.batchnorm)
     outputs = trial.outputs_for(student, _first(pool, _least(pool, training)))
     first = _first(pool, LOOKED_AT)
-    objective = _objective(teacher, first, distill, judging.loss, training, pupil.slim)
+    objective = _objective(teacher or wide_copy(pupil.slim), first, outputs, distill, judging.loss, training)
     unused = trial.run(student, teacher, objective, first)
     if objective.on_labels and isinstance(pool.fit, InMemory):
         class_numbers([pool.fit.read(position)[1] for position in range(len(pool.fit))], main_output(outputs))
@@ -201,15 +202,24 @@ def _weight_of_teacher(pupil: Pupil, pool: Pool, judging: Judging, training: Tra
 
 
 def _objective(
-    teacher: nn.Module | None, first: Chunk, distill: float, own: UserLoss | None, training: Training, slim: nn.Module
+    module: nn.Module, first: Chunk, trained: Any, distill: float, own: UserLoss | None, training: Training
 ) -> Objective:
-    """What is learned, with the kind and the units of the original's outputs."""
-    module = teacher if teacher is not None else wide_copy(slim)
+    """What is learned, with the kind and the units of the original's outputs.
+
+    Args:
+        module: the original, in eval mode; the slim model where there is none.
+        first: some samples.
+        trained: what the slim model puts out in train mode.
+        distill: weight of the original's answers.
+        own: the user's loss.
+        training: the settings.
+    """
     with torch.no_grad():
         outputs = module(*moved(first.inputs, torch.device("cpu")))
     found: Kind = common_kind([kind(outputs)])
-    scales = mean_squares([answers_of(outputs, found)]) if found == "values" else ()
-    return Objective(found, distill, training.temperature, scales, training.label_smoothing, own)
+    places = places_in_both(outputs, trained) if found == "values" else ()
+    scales = mean_squares([answers_of(outputs, found, places)]) if found == "values" else ()
+    return Objective(found, distill, training.temperature, scales, training.label_smoothing, own, places)
 
 
 def _matcher(
@@ -260,7 +270,7 @@ def _answers_to(
     rows: dict[int, tuple[Tensor, ...]] = {}
     for chunk in chunks(pool.fit, positions):
         with torch.no_grad():
-            tensors = answers_of(teacher(*moved(chunk.inputs, device)), objective.kind)
+            tensors = objective.learned(teacher(*moved(chunk.inputs, device)))
         if any(t.dim() == 0 or len(t) != len(chunk.positions) for t in tensors):
             return None
         columns = [t.cpu().split(1) for t in tensors]

@@ -15,7 +15,7 @@ from peelcli.tensors import tensors_in
 from peelcli.training.augment import Augment, mixed
 from peelcli.training.features import Matcher
 from peelcli.training.feed import Chunk, moved
-from peelcli.training.objective import Answers, Objective, answers_of, class_numbers
+from peelcli.training.objective import Answers, Objective, class_numbers
 from peelcli.training.trial import forward
 
 
@@ -30,7 +30,7 @@ class TeacherAnswers:
             objective: says which tensors of its output count.
             known: for each sample its answers, tensors of shape (1, ...), on the CPU; None to ask each time.
         """
-        self._teacher, self._kind = teacher, objective.kind
+        self._teacher, self._objective = teacher, objective
         self._columns = None if known is None else tuple(torch.cat(column) for column in zip(*known, strict=True))
 
     def __call__(self, inputs: Inputs, positions: Sequence[int], device: torch.device) -> tuple[Tensor, ...]:
@@ -39,7 +39,7 @@ class TeacherAnswers:
             at = torch.tensor(positions)
             return tuple(column[at].to(device, non_blocking=True) for column in self._columns)
         with torch.no_grad():
-            return answers_of(self._teacher(*inputs), self._kind)
+            return self._objective.learned(self._teacher(*inputs))
 
 
 class Lesson:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from peelcli.errors import InputError, UsageError
 from peelcli.outputs import Kind, class_label, main_output
 from peelcli.tensors import tensors_in
 
+Place = tuple[Hashable, ...]
 _SHOWN = 60  # characters of a label in a message
 UserLoss = Callable[[Any, Any], Tensor]
 """(outputs, targets) -> one number; targets are stacked where they can be, or None where the data has none."""
@@ -42,12 +43,46 @@ class Answers:
     targets: Any = None
 
 
-def answers_of(outputs: Any, kind: Kind) -> tuple[Tensor, ...]:
-    """The tensors that a student learns: the main one of a classifier, all floating ones of anything else."""
+def answers_of(outputs: Any, kind: Kind, places: Sequence[Place] = ()) -> tuple[Tensor, ...]:
+    """The tensors that a student learns: the main one of a classifier, all floating ones of anything else.
+
+    Args:
+        outputs: whatever the forward call returned.
+        kind: what the main one is.
+        places: where the only ones lie that count of anything else; none for all.
+    """
     main = main_output(outputs)
     if kind != "values":
         return (main,)
+    if places:
+        found = dict(_placed(outputs))
+        return tuple(found[place] for place in places)
     return tuple(t for t in tensors_in(outputs) if t.is_floating_point() and t.numel())
+
+
+def places_in_both(one: Any, other: Any) -> tuple[Place, ...]:
+    """Where two outputs both have a floating tensor; empty where that is nowhere, or where they don't differ.
+
+    Auxiliary heads of many segmenters speak in train mode only: {"out": z} becomes {"out": z, "aux": y}.
+    """
+    first, second = dict(_placed(one)), dict(_placed(other))
+    return () if first.keys() == second.keys() else tuple(place for place in first if place in second)
+
+
+def _placed(value: Any, place: Place = ()) -> Iterator[tuple[Place, Tensor]]:
+    """Floating tensors by the keys and positions that lead to them; one alone is as the first of a tuple."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point() and value.numel():
+            yield place or (0,), value
+    elif isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from _placed(entry, (*place, key))
+    elif isinstance(value, (list, tuple)):
+        for number, entry in enumerate(value):
+            yield from _placed(entry, (*place, number))
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _placed(getattr(value, field.name), (*place, field.name))
 
 
 def check_shapes(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> None:
@@ -105,6 +140,7 @@ class Objective:
         scales: for each of the teacher's tensors the mean square of its deviation from its mean.
         smoothing: share of a label that is spread over all classes.
         own: the user's loss, in place of cross entropy on labels.
+        places: of the outputs that are learned from the teacher; empty for all, see `answers_of`.
     """
 
     kind: Kind
@@ -113,6 +149,11 @@ class Objective:
     scales: tuple[float, ...] = ()
     smoothing: float = 0.0
     own: UserLoss | None = None
+    places: tuple[Place, ...] = ()
+
+    def learned(self, outputs: Any) -> tuple[Tensor, ...]:
+        """The tensors of an output that the teacher is asked for."""
+        return answers_of(outputs, self.kind, self.places)
 
     @property
     def on_labels(self) -> bool:
@@ -141,7 +182,7 @@ class Objective:
 
         Source: Hinton, Vinyals and Dean, arXiv:1503.02531, section 2.
         """
-        found = answers_of(outputs, self.kind)
+        found = self.learned(outputs)
         if self.kind == "values":
             terms = [
                 functional.mse_loss(_wide(f), _wide(w)) / s for f, w, s in zip(found, wanted, self.scales, strict=True)

@@ -11,7 +11,7 @@ from peelcli.errors import InputError, PeelError, UsageError
 from peelcli.outputs import main_output
 from peelcli.samples import Inputs, stacked
 from peelcli.training.feed import Chunk, moved
-from peelcli.training.objective import Answers, Objective, answers_of, check_shapes, class_numbers
+from peelcli.training.objective import Answers, Objective, check_shapes, class_numbers
 
 _CPU = torch.device("cpu")
 _FEW = "more than 1 value per channel"  # torch's words for a norm over the batch that sees one sample
@@ -42,8 +42,8 @@ def run(student: nn.Module, teacher: nn.Module | None, objective: Objective, fir
         outputs = forward(student, inputs, len(first.positions))
         if teacher is not None:
             with torch.no_grad():
-                told = answers_of(teacher(*inputs), objective.kind)
-            check_shapes(told, answers_of(outputs, objective.kind))
+                told = objective.learned(teacher(*inputs))
+            check_shapes(told, objective.learned(outputs))
         if objective.own is not None and objective.distill < 1:
             _check_own(objective.own(outputs, _targets(first)), student)
         loss = objective(outputs, _answers(told, outputs, objective, first))

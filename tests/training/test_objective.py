@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import log
 
 import pytest
 import torch
 
 from peelcli.errors import InputError
-from peelcli.training.objective import Answers, Mix, Objective, answers_of, check_shapes, mean_squares
+from peelcli.training.objective import Answers, Mix, Objective, answers_of, check_shapes, mean_squares, places_in_both
 
 LOGITS = torch.tensor([[0.0, 0.0]])
 SURE = torch.tensor([[log(3.0), 0.0]])  # probabilities 3/4 and 1/4
@@ -77,6 +78,29 @@ def test_a_classifier_is_judged_by_its_scores_anything_else_by_all_it_puts_out()
     outputs = {"out": torch.ones(1, 2, 3, 3), "aux": torch.ones(1, 4), "count": torch.tensor([1])}
     assert [tuple(t.shape) for t in answers_of(outputs, "values")] == [(1, 2, 3, 3), (1, 4)]
     assert [tuple(t.shape) for t in answers_of(outputs, "logits")] == [(1, 2, 3, 3)]
+
+
+@dataclass
+class Maps:
+    out: torch.Tensor
+    aux: torch.Tensor | None = None
+
+
+def test_what_is_there_in_train_mode_only_is_not_learned():
+    z, y = torch.zeros(1, 2), torch.ones(1, 3)
+    for eval_mode, train_mode in [
+        ({"out": z}, {"aux": y, "out": z}),
+        (z, (z, y)),
+        ([z], (z, [y, y])),
+        (Maps(z), Maps(z, y)),
+        ({"out": z, "more": {"deep": y}}, {"out": z, "more": {}}),
+    ]:
+        places = places_in_both(eval_mode, train_mode)
+        for outputs in (eval_mode, train_mode):
+            (found,) = answers_of(outputs, "values", places)
+            assert found is z
+    assert places_in_both((z, y), (z, y)) == ()  # all of them
+    assert places_in_both({"out": z}, {"aux": y}) == ()
 
 
 def test_shapes_must_agree():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -106,3 +108,28 @@ def test_lone_samples_of_a_shape_that_come_later_are_refused_when_they_come(tmp_
     rows = [torch.randn(1, 8, 8) for _ in range(59)] + [torch.randn(1, 9, 9)]
     with pytest.raises(UsageError, match="on a single sample"):
         peel.finetune(model.eval(), torch.randn(1, 1, 8, 8), teacher=model, data=rows, epochs=2, batch=16)
+
+
+class Segmenter(nn.Module):
+    """An auxiliary head speaks in train mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.Tanh())
+        self.head, self.aux = nn.Conv2d(16, 5, 1), nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.body(x)
+        found = {"out": self.head(x)}
+        return found | {"aux": self.aux(x.mean((2, 3)))} if self.training else found
+
+
+def test_outputs_that_only_train_mode_has_are_not_compared_with_the_original():
+    torch.manual_seed(0)
+    original = Segmenter().eval()
+    slim = copy.deepcopy(original)
+    with torch.no_grad():
+        slim.head.weight += 0.1 * torch.randn_like(slim.head.weight)
+    x = torch.randn(60, 1, 8, 8)
+    (found,) = peel.finetune(slim, x[:1], teacher=original, data=x, steps=20, batch=16).run.tunings
+    assert found.after.relative < found.before.relative
