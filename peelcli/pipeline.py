@@ -19,7 +19,7 @@ import peelcli
 from peelcli import config, files, plans, proving, request, retrain, students
 from peelcli.config import Calibration, Options, Settings, Source
 from peelcli.deadlines import settle_in_time
-from peelcli.errors import PlanError, UsageError
+from peelcli.errors import PeelError, PlanError, UsageError
 from peelcli.evidence import Evidence, gather
 from peelcli.export import targets
 from peelcli.footprint import Footprint
@@ -277,11 +277,24 @@ def _remade(plan: Plan) -> tuple[str, ...]:
 
 def _trained(found: Trained, wanted: Lessons, clock: Clock) -> Pruned:
     """Write what was trained, in the first process; then its checkpoint is of no more use."""
-    done = _finish(found.original, found.settled, wanted.paths if ranks.is_main() else (), clock)
+    try:
+        done = _finish(found.original, found.settled, wanted.paths if ranks.is_main() else (), clock)
+    except PeelError as error:
+        if wanted.training.checkpoints is not None and ranks.is_main():
+            _tell_where(wanted.training.checkpoints, error)
+        raise
     if wanted.training.checkpoints is not None and ranks.is_main():
         checkpoint.remove(wanted.training.checkpoints)
     done = Pruned(done.model, replace(done.run, tunings=found.tunings))
     return _by_layer(found.original, done, clock)
+
+
+def _tell_where(folder: Path, error: PeelError) -> None:
+    """Hours of training are not lost because a file can't be written."""
+    if files.checkpoints_in(folder):
+        error.add(f"the training is done and kept in {folder}")
+        other = f"save it with the same command and --checkpoints '{folder}' --resume --out OTHER.pt"
+        error.hint = f"{other}; {error.hint}" if error.hint else other
 
 
 def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], clock: Clock) -> Pruned:
