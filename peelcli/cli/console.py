@@ -216,10 +216,11 @@ def _of_system(error: OSError) -> str:
 
 
 def _complain(message: str, hint: str) -> int:
+    """Every process says all of it: the launcher ends the others, the first one too, as soon as one has ended."""
     speaker = "peel" if is_main() else f"peel, process {os.environ['RANK']}"
-    sys.stderr.write(f"{speaker}: {_in_one_line(message)}\n")
-    if hint and is_main():
-        sys.stderr.write(f"hint: {_in_one_line(hint)}\n")
+    lines = [f"{speaker}: {_in_one_line(message)}\n", f"hint: {_in_one_line(hint)}\n" if hint else ""]
+    sys.stderr.write("".join(lines))  # at once, so that lines of several processes stay together
+    sys.stderr.flush()
     return BAD_INPUT
 
 

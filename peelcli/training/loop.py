@@ -218,8 +218,9 @@ class Loop:
 
     def _give_up(self, step: int) -> None:
         kept = "there is no checkpoint"
-        if self._saved and self._job.folder is not None:
-            kept = f"the checkpoint of step {self._saved} is kept in {self._job.folder}"
+        saved = self._ranks.from_main(self._saved)  # any process may be the one that is heard
+        if saved and self._job.folder is not None:
+            kept = f"the checkpoint of step {saved} is kept in {self._job.folder}"
         rate = self._peak
         raise Diverged(
             f"the loss is not finite at step {step} of {self._job.order.steps}; {kept}, nothing else was written",

@@ -12,6 +12,7 @@ from typer import BadParameter
 
 from peelcli.cli import console, main, options, settings, training_options
 from peelcli.config import Budget, Options, Source
+from peelcli.errors import UsageError
 from peelcli.regimen import Training
 
 
@@ -149,3 +150,11 @@ def test_an_error_of_the_system_is_one_line():
     assert done.returncode == 2
     assert first.endswith("... can't be used: file name too long")
     assert second.startswith("hint: ")
+
+
+@pytest.mark.parametrize(("rank", "speaker"), [("0", "peel"), ("1", "peel, process 1")])
+def test_every_process_says_the_hint(rank, speaker, capsys, monkeypatch):
+    """A launcher ends the others as soon as one has ended: the first one may not come to speak."""
+    monkeypatch.setenv("RANK", rank)
+    assert console._explain(UsageError("no", hint="write yes")) == 2
+    assert capsys.readouterr().err == f"{speaker}: no\nhint: write yes\n"
