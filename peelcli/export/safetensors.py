@@ -156,7 +156,12 @@ def _store(tensors: dict[str, torch.Tensor], header: dict[str, str], path: Path)
     from safetensors.torch import save_file
 
     try:
+        path.touch()
+        mode = path.stat().st_mode  # what the umask gives to a new file; safetensors lets its owner alone read it
         save_file(tensors, path, header)
+        path.chmod(mode)
+    except OSError as error:
+        raise files.write_error(error, path) from error
     except SafetensorError as error:
         code = int((re.search(r"os error (\d+)", str(error)) or ["", "0"])[1])
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

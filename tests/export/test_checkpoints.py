@@ -144,6 +144,12 @@ def test_the_figures_are_in_the_header(conv_net, plan, costs, tmp_path):
     assert json.loads(header["peel.budget"]) == {"macs": 1000, "thop_macs": 1100}
 
 
+def test_others_may_read_the_file_as_they_may_read_any(conv_net, plan, costs, tmp_path):
+    write(conv_net, plan, costs, tmp_path / "slim.safetensors")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "slim.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_the_same_weights_give_the_same_bytes(conv_net, plan, costs, tmp_path):
     for name in ("a.safetensors", "b.safetensors"):
         write(conv_net, plan, costs, tmp_path / name)
