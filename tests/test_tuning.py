@@ -273,9 +273,9 @@ def test_a_checkpoint_of_another_run_is_refused(pair, tmp_path):
     said = refused(pair, checkpoints=tmp_path / "run", resume=True, batch=8)
     assert "--batch was 16 and is 8" in said
     said = refused(pair, images(120, seed=4), checkpoints=tmp_path / "run", resume=True)
-    assert "the samples differs" in said
+    assert "the samples differ" in said
     said = refused(pair, validation=images(20, seed=5), checkpoints=tmp_path / "run", resume=True)
-    assert "the samples differs" in said
+    assert "the samples differ" in said
     assert "a run that is not over" in refused(pair, checkpoints=tmp_path / "run")
 
 

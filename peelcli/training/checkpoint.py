@@ -112,6 +112,8 @@ def check_same(here: Mapping[str, str], found: Checkpoint, folder: Path) -> None
 
 def _told(name: str, there: str | None, here: str | None) -> str:
     longest = 24
+    several = name.endswith("s") and not name.startswith("--")
     if there is None or here is None or max(len(there), len(here)) > longest:
-        return f"{name} differs"
-    return f"{name} was {there} and is {here}"
+        return f"{name} {'differ' if several else 'differs'}"
+    was, now = ("were", "are") if several else ("was", "is")
+    return f"{name} {was} {there} and {now} {here}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -51,8 +52,11 @@ def test_a_damaged_one_is_said(tmp_path):
 
 
 def test_another_run_s_is_refused_with_all_that_differs(tmp_path):
-    with pytest.raises(UsageError, match="--batch was 64 and is 32, the samples differs"):
+    with pytest.raises(UsageError, match=r"--batch was 64 and is 32, the samples differ$"):
         checkpoint.check_same({"--batch": "32", "the samples": "f" * 64}, at(1), tmp_path)
+    there = replace(at(1), identity={"steps": "30", "the original": "a"})
+    with pytest.raises(UsageError, match="steps were 30 and are 40, the original was a and is b"):
+        checkpoint.check_same({"steps": "40", "the original": "b"}, there, tmp_path)
     checkpoint.check_same({"--batch": "64"}, at(1), tmp_path)
 
 
