@@ -108,9 +108,21 @@ def _check_own(value: Any, student: nn.Module) -> None:
 
 
 def _differentiated(loss: Tensor, student: nn.Module) -> list[bool]:
-    """Which of the trained parameters the loss depends on."""
+    """Which of the trained parameters the loss depends on.
+
+    Raises:
+        UsageError: torch can't say.
+    """
     trained = [p for p in student.parameters() if p.requires_grad]
     if not loss.requires_grad:
         return [False] * len(trained)
-    found = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
+    try:
+        found = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
+    except (RuntimeError, NotImplementedError) as error:  # changed in place, singular, or an op without a derivative
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise UsageError(
+            f"the slim model can't be differentiated: {type(error).__name__}: {' '.join(str(error).split())[:160]}",
+            hint="see that loss.backward() runs on it without peel; or leave training away",
+        ) from error
     return [gradient is not None for gradient in found]

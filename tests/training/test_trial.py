@@ -101,6 +101,19 @@ def test_what_a_model_raises_in_train_mode_is_said(tmp_path):
     assert "--batch" not in caught.value.hint
 
 
+def test_a_model_without_a_derivative_is_refused():
+    class InPlace(nn.Linear):
+        def forward(self, x):
+            y = super().forward(x).exp()
+            z = y.sin()
+            y += 1
+            return y + z
+
+    with pytest.raises(UsageError, match=r"can't be differentiated: RuntimeError: .*inplace operation") as caught:
+        peel.finetune(InPlace(20, 5), vectors(1), teacher=network(), data=vectors(), steps=2, batch=16)
+    assert "backward" in caught.value.hint
+
+
 def test_lone_samples_of_a_shape_that_come_later_are_refused_when_they_come(tmp_path):
     """Calls are as large as shapes allow: which ones come together is not known before."""
     torch.manual_seed(0)
