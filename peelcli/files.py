@@ -52,13 +52,13 @@ def written_for(path: Path) -> tuple[Path, ...]:
 
 
 def check_targets(
-    paths: Sequence[Path], source: Path | None = None, suffixes: Collection[str] = MODEL_SUFFIXES
+    paths: Sequence[Path], sources: Collection[Path] = (), suffixes: Collection[str] = MODEL_SUFFIXES
 ) -> None:
     """Refuse, before any work, outputs that could not be written at the end.
 
     Args:
         paths: where the outputs will be.
-        source: the model file that the outputs must not replace, if there is one.
+        sources: files that are read, which the outputs must not replace.
         suffixes: the kinds of file that may be written.
 
     Raises:
@@ -76,8 +76,17 @@ def check_targets(
                 )
             seen[real] = target
             _check_place(target, real)
-            if source is not None and _same(real, source):
-                raise UsageError(f"the output {target} is the input", hint="write to another name with --out")
+            check_unread(target, sources)
+
+
+def check_unread(target: Path, sources: Collection[Path]) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        UsageError: the target is one of the sources, under the same name or another.
+    """
+    if any(_same(_real(target), source) for source in sources):
+        raise UsageError(f"the output {target} is the input", hint="write to another name with --out")
 
 
 def _check_suffix(path: Path, suffixes: Collection[str]) -> None:
@@ -120,9 +129,11 @@ def _is_generated(path: Path) -> bool:
 
 
 def _same(target: Path, source: Path) -> bool:
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # one of them is not there, or is no name that a file can have
         return target.samefile(source)
-    return target == _real(source)
+    with suppress(UsageError, ValueError):
+        return target == _real(source)
+    return False
 
 
 def _real(path: Path) -> Path:

@@ -171,7 +171,7 @@ def apply(
         CheckFailed: a proof did not hold; nothing is written.
     """
     clock = Clock(progress)
-    paths = request.check_outputs(model, settings, out)
+    paths = request.check_outputs(model, settings, out, read=(plan,))
     if not isinstance(plan, Plan):
         plan = plans.read(Path(plan))
     if not isinstance(model, (nn.Module, Subject)) and not settings.get("input") and not settings.get("inputs"):
@@ -211,7 +211,7 @@ def finetune(
         PeelError: anything else that the user can mend.
     """
     clock = Clock(progress)
-    wanted = request.check_lessons(model, settings, out)
+    wanted = request.check_lessons(model, settings, out, teacher)
     with clock.stage("load"):
         student = students.load(model, teacher, example, config.pick(Source, settings))
     return _trained(retrain.train(student, wanted, clock), wanted, clock)

@@ -21,6 +21,7 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 _OF_REAL_SAMPLES = ("validation", "image_size", "mean", "std", "metric")
 _OF_SAMPLES = ("samples", *_OF_REAL_SAMPLES)
+_READ = ("data", "validation", "weights", "factory", "code", "inputs", "metric", "loss")  # settings that name files
 _GIVE = "give --data: a folder of images, .npy/.npz/.pt/.safetensors, or FILE.py:FUNCTION"
 
 
@@ -101,9 +102,9 @@ def _check_no_training(settings: Mapping[str, Any]) -> None:
         )
 
 
-def check_lessons(model: object, settings: Mapping[str, Any], out: Paths) -> Lessons:
-    """The same for training a model that is slim already."""
-    paths = check_outputs(model, settings, out)
+def check_lessons(model: object, settings: Mapping[str, Any], out: Paths, teacher: object = None) -> Lessons:
+    """The same for training a model that is slim already; its original, where there is one, is not written over."""
+    paths = check_outputs(model, settings, out, read=(teacher,))
     return _lessons(settings, config.pick(Calibration, settings), paths)
 
 
@@ -140,15 +141,37 @@ def _check_folder(training: Training) -> None:
 
 
 def check_outputs(
-    model: object, settings: Mapping[str, Any], out: Paths, suffixes: Sequence[str] = files.MODEL_SUFFIXES
+    model: object,
+    settings: Mapping[str, Any],
+    out: Paths,
+    suffixes: Sequence[str] = files.MODEL_SUFFIXES,
+    read: Sequence[object] = (),
 ) -> tuple[Path, ...]:
-    """The same for a command that needs no budget; returns the paths."""
+    """The same for a command that needs no budget; returns the paths.
+
+    None of them may be a file that is read: the model, what a setting names, or one of `read`.
+    """
     config.check_names(settings)
     _check_calibration(settings)
     paths = (Path(out),) if isinstance(out, (str, os.PathLike)) else tuple(Path(path) for path in out)
-    source = Path(model) if isinstance(model, (str, os.PathLike)) else None
-    files.check_targets(paths, source, suffixes)
+    files.check_targets(paths, files_read(model, settings, read), suffixes)
     return paths
+
+
+def files_read(model: object, settings: Mapping[str, Any], more: Sequence[object] = ()) -> tuple[Path, ...]:
+    """Where a command may read from: what is given as a path, with and without ":FUNCTION" behind it.
+
+    A name such as torchvision:resnet50 is told as well; no file is called that.
+
+    Args:
+        model: a path, a name, or anything that is neither.
+        settings: those that name files are looked at.
+        more: as the model.
+    """
+    given = [model, *more, *(settings.get(name) for name in _READ)]
+    texts = [os.fspath(value) for value in given if isinstance(value, (str, os.PathLike))]
+    names = dict.fromkeys(name for text in texts for name in (text, text.rpartition(":")[0]) if name)
+    return tuple(Path(name) for name in names)
 
 
 def _check_validation(calibration: Calibration) -> None:

@@ -248,9 +248,9 @@ def test_a_killed_process_leaves_no_file_under_the_final_name(tmp_path, peel_env
 def test_good_targets_pass_and_leave_no_trace(tmp_path):
     (tmp_path / "ü folder").mkdir()
     names = ["a.onnx", "b.pt", "ü folder/c d.safetensors", "E.ONNX"]
-    files.check_targets([tmp_path / name for name in names], tmp_path / "model.pt")
-    files.check_targets([tmp_path / "plan.json"], None, files.PLAN_SUFFIXES)
-    files.check_targets([], None)
+    files.check_targets([tmp_path / name for name in names], [tmp_path / "model.pt"])
+    files.check_targets([tmp_path / "plan.json"], (), files.PLAN_SUFFIXES)
+    files.check_targets([], ())
     assert everything_in(tmp_path) == {}
 
 
@@ -284,7 +284,7 @@ def test_bad_targets_are_refused_with_a_reason_and_a_hint(tmp_path, names, messa
     (tmp_path / "dangling.onnx").symlink_to(tmp_path / "missing" / "slim.onnx")
     (tmp_path / "a").symlink_to(tmp_path)
     with pytest.raises(UsageError, match=message) as caught:
-        files.check_targets([tmp_path / name for name in names], tmp_path / "model.pt")
+        files.check_targets([tmp_path / name for name in names], [tmp_path / "model.pt"])
     assert "\n" not in caught.value.message
 
 
@@ -337,10 +337,10 @@ def test_checkpoints_of_one_round_or_several(tmp_path):
 def test_only_programs_of_our_own_are_written_over(tmp_path, old, taken):
     (tmp_path / "slim.py").write_text(old)
     if taken:
-        files.check_targets([tmp_path / "slim.py"], None, {".py"})
+        files.check_targets([tmp_path / "slim.py"], (), {".py"})
     else:
         with pytest.raises(UsageError, match="won't replace it"):
-            files.check_targets([tmp_path / "slim.py"], None, {".py"})
+            files.check_targets([tmp_path / "slim.py"], (), {".py"})
 
 
 def test_a_program_that_can_not_be_read_is_not_written_over(tmp_path, monkeypatch):
@@ -350,7 +350,7 @@ def test_a_program_that_can_not_be_read_is_not_written_over(tmp_path, monkeypatc
     (tmp_path / "slim.py").write_text("# Written by peel\n")
     monkeypatch.setattr(Path, "open", unreadable)
     with pytest.raises(UsageError, match="won't replace it"):
-        files.check_targets([tmp_path / "slim.py"], None, {".py"})
+        files.check_targets([tmp_path / "slim.py"], (), {".py"})
 
 
 def test_a_part_of_a_staged_file_is_changed(tmp_path):

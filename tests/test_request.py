@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pathlib
 import sys
 
 import pytest
 import torch
 
-from peelcli import request
+from peelcli import files, request
 from peelcli.errors import UsageError
 
 BUDGET = {"flops": "50%"}
@@ -78,3 +79,47 @@ def test_a_device_is_looked_for_where_it_is_no_cpu(monkeypatch):
         request.check_outputs("model.pt", {"device": "gpu"}, ())
     monkeypatch.setitem(sys.modules, "peelcli.devices", None)  # which could not be imported now
     request.check("model.pt", {**BUDGET, "device": "cpu"}, ())
+
+
+# --- outputs that would replace what is read
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("data", "here.pt"), ("validation", "here.pt"), ("weights", "here.pt"), ("weights", "./link.pt"),
+        ("data", pathlib.Path("here.pt")), ("factory", "made.py:make"), ("metric", "made.py:score"),
+        ("code", "made.py"), ("inputs", "made.py:inputs"), ("loss", "made.py:loss"),
+    ],
+)  # fmt: skip
+def test_no_file_that_a_setting_names_is_written_over(tmp_path, monkeypatch, name, value):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.pt").write_text("samples")
+    (tmp_path / "link.pt").symlink_to("here.pt")
+    (tmp_path / "made.py").write_text(f"{files.GENERATED}\n")  # only such a file may be replaced at all
+    out = "made.py" if "made" in str(value) else "here.pt"
+    settings = {"data": "images", "steps": 1, name: value}
+    with pytest.raises(UsageError) as caught:
+        request.check_lessons("model.pt", settings, out)
+    assert caught.value.message == f"the output {out} is the input"
+    assert caught.value.hint == "write to another name with --out"
+    budget = {key: given for key, given in settings.items() if key not in ("steps", "loss")}
+    if name != "loss":
+        with pytest.raises(UsageError, match="is the input"):
+            request.check("model.pt", {**BUDGET, **budget}, out)
+    request.check_lessons("model.pt", settings, "other.pt")
+
+
+def test_neither_the_original_nor_a_plan_is_written_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "big.pt").write_text("original")
+    settings = {"data": "samples.py:function", "steps": 2}
+    for teacher in ("big.pt", tmp_path / "big.pt"):
+        with pytest.raises(UsageError, match=r"the output big.pt is the input"):
+            request.check_lessons("slim.safetensors", settings, ["slim.onnx", "big.pt"], teacher)
+    for teacher in (None, torch.nn.ReLU(), "torchvision:resnet18", "a\0b", "x" * 5000):
+        request.check_lessons("slim.safetensors", settings, "big.pt", teacher)
+    (tmp_path / "slim.plan.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"the output slim.plan.json is the input"):
+        request.check_outputs("big.pt", {}, "slim.safetensors", read=["slim.plan.json"])
+    assert (tmp_path / "big.pt").read_text() == "original"

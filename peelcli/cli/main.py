@@ -139,7 +139,7 @@ def apply(
     given = settings.only(flags, config)  # how to prune, a plan has decided already
     from peelcli import plans, request
 
-    request.check_outputs(model, given, out or ())
+    request.check_outputs(model, given, out or (), read=(plan,))
     decided = plans.read(plan)
     from peelcli import pipeline
 
@@ -169,7 +169,7 @@ def finetune(
     given = settings.only(flags, config)  # a settings file may say how to prune; a slim model is pruned
     from peelcli import request
 
-    request.check_lessons(model, given, out or ())
+    request.check_lessons(model, given, out or (), teacher)
     from peelcli import pipeline
 
     with console.working() as progress:

@@ -88,7 +88,7 @@ def sweep(
     from peelcli import files
     from peelcli.report import canvas, curve
 
-    files.check_targets(plot or (), None, curve.SUFFIXES)
+    files.check_targets(plot or (), (), curve.SUFFIXES)
     for path in plot or ():
         canvas.require(path.suffix)
     from peelcli.report import sweep as report

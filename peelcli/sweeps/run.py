@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import peelcli
-from peelcli import config, files, pipeline
+from peelcli import config, files, pipeline, request
 from peelcli.allocation.meter import Meter
 from peelcli.config import Budget, Calibration, Options
 from peelcli.errors import CheckFailed, UsageError
@@ -83,7 +83,7 @@ def sweep(
     start, clock = time.perf_counter(), Clock(progress)
     wanted = _wanted(flops, params)
     job = _Job(model, example, settings, config.pick(Options, settings), ways, clock)
-    _check(job)
+    _check(job, [label for _, label in wanted])
     with clock.stage("load"):
         subject = pipeline.load(model, example, **settings)
     with clock.stage("digest"):
@@ -154,9 +154,13 @@ def _wanted(flops: Budgets | None, params: Budgets | None) -> list[Wanted]:
     return list(dict(zip(labels, zip(budgets, labels, strict=True), strict=True)).values())
 
 
-def _check(job: _Job) -> None:
+def _check(job: _Job, labels: Sequence[str]) -> None:
     """Refuse what can't work before anything is loaded."""
     config.check_names(job.settings)
+    sources = request.files_read(job.model, job.settings)
+    for label in labels:
+        for suffix in (".onnx", ".plan.json", ".point.json"):
+            files.check_unread(job.ways.out / f"{label}{suffix}", sources)
     calibrated = config.pick(Calibration, job.settings)
     table.check_name(job.options.score, with_data=calibrated.data is not None)
     if job.ways.jobs < 1:

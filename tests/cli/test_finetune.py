@@ -151,6 +151,14 @@ BAD = {
 }
 
 
+def test_the_original_is_not_written_over(school, run_peel):
+    before = files_in(school)
+    done = run_peel("finetune", *RUN, "--steps", "2", "--out", "model.pt", cwd=school)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "peel: the output model.pt is the input\nhint: write to another name with --out\n"
+    assert files_in(school) == before
+
+
 @pytest.mark.parametrize("case", BAD, ids=[name.replace(" ", "-") for name in BAD])
 def test_what_can_t_be_trained(school, run_peel, case):
     arguments, words = BAD[case]

@@ -45,6 +45,13 @@ def test_each_point_has_the_plan_that_a_run_of_its_own_makes(model, tmp_path):
     assert found.proof.ok
 
 
+def test_a_model_among_the_points_is_not_written_over(tmp_path):
+    (tmp_path / "flops-50pct.onnx").write_text("original")
+    with pytest.raises(UsageError, match=r"the output .*flops-50pct.onnx is the input"):
+        sweep(tmp_path / "flops-50pct.onnx", tmp_path, bench=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["flops-50pct.onnx"]
+
+
 def test_points_that_are_there_are_not_made_again(model, tmp_path):
     out = tmp_path / "out"
     sweep(model, out, "75%,50%")
