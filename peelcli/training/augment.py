@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from torch.utils import _pytree as pytree
 
 from peelcli.patches import generator
 from peelcli.samples import Inputs
-from peelcli.training.objective import Mix
 
 _SHIFT = 0.125  # most that an image is moved by, as a share of its side
 _CROP = 0.5  # least share of an image's area that a crop keeps
@@ -74,25 +74,43 @@ def _warped(images: Tensor, numbers: Tensor, ways: frozenset[str]) -> Tensor:
     return functional.grid_sample(wide, grid, padding_mode="border", align_corners=False).to(images.dtype)
 
 
-def mixed(inputs: Inputs, alpha: float, seed: int, step: int) -> tuple[Inputs, Mix]:
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Samples that were blended in pairs: share * sample + (1 - share) * the sample at `partners`."""
+
+    share: float
+    partners: Tensor
+
+
+def can_be_blended(value: Any, count: int) -> bool:
+    """Whether a value is a batch of numbers between which there are others, shape (samples, ...)."""
+    return isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 0 and len(value) == count
+
+
+def mixed(inputs: Inputs, count: int, alpha: float, seed: int, step: int) -> tuple[Inputs, Pairs | None]:
     """Blend every floating tensor of a batch with another sample's, one share for the batch.
 
     Source: mixup, Zhang et al., arXiv:1710.09412: the share is drawn from Beta(alpha, alpha).
 
     Args:
-        inputs: tensors of shape (samples, ...), all with as many samples.
+        inputs: tensors of shape (samples, ...).
+        count: how many samples these are.
         alpha: above 0.
         seed: of the run.
         step: of the run.
+
+    Returns:
+        The inputs and who was blended with whom; None where nothing could be blended.
     """
+    if not any(can_be_blended(leaf, count) for leaf in pytree.tree_leaves(inputs)):
+        return inputs, None
     source = generator(seed, "mixup", step)
     share = float(np.random.default_rng((seed, step)).beta(alpha, alpha))
-    count = next(len(t) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor) and t.dim())
     partners = torch.randperm(count, generator=source)
 
     def blend(value: Any) -> Any:
-        if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() == 0:
+        if not can_be_blended(value, count):
             return value
         return share * value + (1 - share) * value[partners.to(value.device)]
 
-    return tuple(pytree.tree_map(blend, value) for value in inputs), Mix(share, partners)
+    return tuple(pytree.tree_map(blend, value) for value in inputs), Pairs(share, partners)

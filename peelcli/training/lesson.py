@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from peelcli.outputs import main_output
 from peelcli.samples import Inputs, stacked
 from peelcli.tensors import tensors_in
-from peelcli.training.augment import Augment, mixed
+from peelcli.training.augment import Augment, Pairs, mixed
 from peelcli.training.features import Matcher
 from peelcli.training.feed import Chunk, moved
-from peelcli.training.objective import Answers, Objective, class_numbers
+from peelcli.training.objective import Answers, Mix, Objective, class_numbers
 from peelcli.training.trial import forward
 
 
@@ -69,23 +69,33 @@ class Lesson:
 
     def __call__(self, module: nn.Module, chunk: Chunk, step: int, places: Sequence[int]) -> Tensor:
         """The mean over the samples of a chunk."""
-        inputs, mix = self._augment(chunk.inputs, step, places), None
+        inputs, pairs = self._augment(chunk.inputs, step, places), None
         if self._mixup > 0:
-            inputs, mix = mixed(inputs, self._mixup, self._seed, step)
+            inputs, pairs = mixed(inputs, len(chunk.positions), self._mixup, self._seed, step)
         with self._matcher.watching() if self._matcher else nullcontext():
             told = self._teacher(inputs, chunk.positions, _device(inputs)) if self._teacher else None
             outputs = forward(module, inputs, len(chunk.positions))
-        loss = self._objective(outputs, self._answers(told, outputs, chunk, _device(inputs)), mix)
+        device = _device(inputs)
+        answers = self._answers(told, outputs, chunk.targets, device)
+        loss = self._objective(outputs, answers, self._mix(pairs, outputs, chunk, device))
         return loss + self._matcher.loss() if self._matcher else loss
 
-    def _answers(self, told: tuple[Tensor, ...] | None, outputs: Any, chunk: Chunk, device: torch.device) -> Answers:
+    def _mix(self, pairs: Pairs | None, outputs: Any, chunk: Chunk, device: torch.device) -> Mix | None:
+        """The partners' targets are exchanged one by one: once they are stacked, a nest of them has many shapes."""
+        if pairs is None:
+            return None
+        others = None if chunk.targets is None else [chunk.targets[at] for at in pairs.partners.tolist()]
+        return Mix(pairs.share, self._answers(None, outputs, others, device))
+
+    def _answers(
+        self, told: tuple[Tensor, ...] | None, outputs: Any, targets: list[Any] | None, device: torch.device
+    ) -> Answers:
         if self._objective.distill == 1:
             return Answers(told)
         if not self._objective.on_labels:
-            targets = None if chunk.targets is None else moved(stacked(chunk.targets), device)
-            return Answers(told, targets=targets)
-        assert chunk.targets is not None
-        return Answers(told, labels=class_numbers(chunk.targets, main_output(outputs)).to(device))
+            return Answers(told, targets=None if targets is None else moved(stacked(targets), device))
+        assert targets is not None
+        return Answers(told, labels=class_numbers(targets, main_output(outputs)).to(device))
 
 
 def _device(inputs: Inputs) -> torch.device:

@@ -21,14 +21,6 @@ UserLoss = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Mix:
-    """Inputs that were blended in pairs: share * sample + (1 - share) * the sample at `partners`."""
-
-    share: float
-    partners: Tensor
-
-
-@dataclass(frozen=True, slots=True)
 class Answers:
     """What a forward call is judged by.
 
@@ -41,6 +33,14 @@ class Answers:
     teacher: tuple[Tensor, ...] | None = None
     labels: Tensor | None = None
     targets: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Samples that others were blended into: what those are judged by counts 1 - share."""
+
+    share: float
+    others: Answers
 
 
 def answers_of(outputs: Any, kind: Kind, places: Sequence[Place] = ()) -> tuple[Tensor, ...]:
@@ -168,7 +168,7 @@ class Objective:
         if self.distill < 1:
             told = self.from_targets(outputs, answers.labels, answers.targets)
             if mix is not None:
-                other = self.from_targets(outputs, *_swapped(answers, mix.partners))
+                other = self.from_targets(outputs, mix.others.labels, mix.others.targets)
                 told = mix.share * told + (1 - mix.share) * other
             loss = (1 - self.distill) * told + loss.to(told.device)
         return loss
@@ -212,16 +212,6 @@ def _logarithms(rows: Tensor, kind: Kind, temperature: float) -> Tensor:
     if kind == "logits":
         return (rows / temperature).log_softmax(1)
     return rows.clamp(min=torch.finfo(torch.float32).tiny).log()
-
-
-def _swapped(answers: Answers, partners: Tensor) -> tuple[Tensor | None, Any]:
-    labels = None if answers.labels is None else answers.labels[partners]
-    targets = answers.targets
-    if isinstance(targets, Tensor):
-        targets = targets[partners]
-    elif isinstance(targets, list):
-        targets = [targets[at] for at in partners.tolist()]
-    return labels, targets
 
 
 def mean_squares(answers: Sequence[tuple[Tensor, ...]]) -> tuple[float, ...]:

@@ -42,8 +42,8 @@ def test_what_is_no_image_stays():
 
 def test_mixing_blends_with_partners_of_the_same_batch():
     x = images(6)
-    (found, flag), mix = mixed((x, 2), 0.4, seed=0, step=3)
+    (found, flag), mix = mixed((x, 2), 6, 0.4, seed=0, step=3)
     assert flag == 2
     assert torch.allclose(found, mix.share * x + (1 - mix.share) * x[mix.partners])
     assert sorted(mix.partners.tolist()) == list(range(6))
-    assert mixed((x, 2), 0.4, seed=0, step=3)[1].share == mix.share != mixed((x, 2), 0.4, seed=0, step=4)[1].share
+    assert mixed((x, 2), 6, 0.4, seed=0, step=3)[1].share == mix.share != mixed((x, 2), 6, 0.4, seed=0, step=4)[1].share

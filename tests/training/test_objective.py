@@ -59,7 +59,7 @@ def test_smoothing_spreads_a_label():
 
 def test_blended_samples_have_both_labels():
     outputs = torch.cat([SURE, SURE])
-    mixed = loss(outputs, Mix(0.25, torch.tensor([1, 0])), labels=torch.tensor([0, 1]), distill=0.0)
+    mixed = loss(outputs, Mix(0.25, Answers(labels=torch.tensor([1, 0]))), labels=torch.tensor([0, 1]), distill=0.0)
     assert mixed == pytest.approx(0.5 * -log(0.75) + 0.5 * -log(0.25))
 
 
