@@ -18,7 +18,7 @@ from peelcli.records import Cut
 from peelcli.regimen import Training
 from peelcli.sources.data.metric import Metric
 from peelcli.tensors import wide_copy
-from peelcli.training import features, norms, trial
+from peelcli.training import features, norms, suited, trial
 from peelcli.training.augment import Augment
 from peelcli.training.feed import Chunk, InMemory, chunks, moved
 from peelcli.training.lesson import Lesson, TeacherAnswers
@@ -97,10 +97,11 @@ def prepare(pupil: Pupil, pool: Pool, judging: Judging, training: Training) -> T
     """
     distill = _weight_of_teacher(pupil, pool, judging, training)
     teacher = _teacher(pupil.teacher) if pupil.teacher is not None else None
+    first = _first(pool, LOOKED_AT)
+    suited.check(first, pool.single, judging.loss is not None and distill < 1, training)
     student = trainable(pupil.slim)
     norms.set_training(student, training.batchnorm)
     outputs = trial.outputs_for(student, _first(pool, _least(pool, training)))
-    first = _first(pool, LOOKED_AT)
     objective = _objective(teacher or wide_copy(pupil.slim), first, outputs, distill, judging.loss, training)
     unused = trial.run(student, teacher, objective, first)
     if objective.on_labels and isinstance(pool.fit, InMemory):
