@@ -68,7 +68,7 @@ def tune(
     bench = _Bench(pupil, pool, judging, ranks)
     name = recipe.optimizer_name(student, training)
     gentle = _is_gentle(name, training, pupil, pool, bench)
-    training = training.model_copy(update={"rate": recipe.peak_rate(name, training, gentle)})
+    asked, training = training, training.model_copy(update={"rate": recipe.peak_rate(name, training, gentle)})
     job = Job(
         student=student,
         lesson=lesson(teaching, pupil, student, pool, training, ranks, seed),
@@ -78,7 +78,7 @@ def tune(
         merit=merit,
         start=bench.start,
         training=training,
-        identity=_identity(pupil, pool, training, order, seed),
+        identity=_identity(pupil, pool, judging, asked, order, seed) | _rate_of_its_own(asked, training),
         folder=training.checkpoints,
         seed=seed,
     )
@@ -204,15 +204,27 @@ def _finished(pool: Pool, bench: _Bench, result: Result) -> _Outcome:
     return kept
 
 
-_NO_PART = ("checkpoints", "resume", "log", "workers", "save_every", "accumulate", "compile")
+_NO_PART = ("checkpoints", "resume", "log", "workers", "save_every", "compile")
+_NOT_GIVEN = "not given"
 
 
-def _identity(pupil: Pupil, pool: Pool, training: Training, order: Order, seed: int) -> dict[str, str]:
-    """Everything that decides the numbers of a run, by the name that a user knows it under."""
-    found = {f"--{k.replace('_', '-')}": str(v) for k, v in training.model_dump().items() if k not in _NO_PART}
+def _identity(pupil: Pupil, pool: Pool, judging: Judging, asked: Training, order: Order, seed: int) -> dict[str, str]:
+    """Everything that decides the numbers of a run, by the name that a user knows it under.
+
+    The metric is part of it: it decides which state is best, and those of two metrics can't be compared. So are the
+    parts of a batch: each is normed by statistics of its own.
+    """
+    given = {name: value for name, value in asked.model_dump().items() if name not in _NO_PART}
+    found = {f"--{k.replace('_', '-')}": _NOT_GIVEN if v is None else str(v) for k, v in given.items()}
+    found |= {"--metric": judging.name if judging.metric is not None else _NOT_GIVEN}
     found |= {"--seed": str(seed), "the samples": pool.digest, "steps": str(order.steps)}
     found |= {"the slim model": _weights(pupil.slim)}
     return found | ({} if pupil.teacher is None else {"the original": _weights(pupil.teacher)})
+
+
+def _rate_of_its_own(asked: Training, training: Training) -> dict[str, str]:
+    """The rate that was chosen for the user, under a name that is no flag's; nothing where --rate was given."""
+    return {} if asked.rate is not None else {"the rate chosen": f"{training.rate:g}"}
 
 
 def _weights(module: nn.Module) -> str:

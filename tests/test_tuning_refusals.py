@@ -1,18 +1,23 @@
-"""Changes of samples that would do nothing, or harm, are refused before anything is trained."""
+"""Changes of samples that would do nothing, or harm, and runs that are another's, are refused before any training."""
 
 from __future__ import annotations
+
+import os
+import signal
 
 import pytest
 import torch
 from torch import nn
 
 import peelcli as peel
-from peelcli.errors import UsageError
+from peelcli.errors import PeelError, UsageError
 from tests.support.lessons import SIDE, images, network, pruned
 
 LOSSES = """
 import torch
 def own(outputs, targets): return outputs.square().mean()
+def first(outputs, targets): return float(outputs[:, 0].mean())
+def last(outputs, targets): return -float(outputs[:, -1].mean())
 """
 
 
@@ -111,3 +116,47 @@ def test_samples_that_come_one_by_one_are_not_mixed():
     slim = peel.prune(model, rows[:1], flops="60%", align=4).model
     said = refused((model, slim), rows, rows[:1], mixup=0.2)
     assert said == "--mixup blends the samples of a batch, and the model takes one sample at a time"
+
+
+# --- runs that are not over
+
+
+@pytest.fixture
+def left(pair, own, tmp_path):
+    """Settings of a run, by --metric and without --rate, of which the folder has a checkpoint."""
+    settings = {"metric": own.replace(":own", ":first"), "checkpoints": tmp_path / "run"}
+
+    def ends(stage, done=0, total=0, text=""):
+        if stage == "tune" and total and done == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(PeelError, match="interrupted after step 1 of 2"):
+        peel.finetune(
+            pair[1], images(1), teacher=pair[0], data=images(20), steps=2, batch=8, progress=ends, evaluate_every=1,
+            **settings,
+        )  # fmt: skip
+    return {**settings, "resume": True, "evaluate_every": 1}
+
+
+def another(pair, settings, **changed):
+    with pytest.raises(UsageError, match=r"the checkpoint in .* is of another run: ") as caught:
+        peel.finetune(
+            pair[1], images(1), teacher=pair[0], data=images(20), **{"steps": 2, "batch": 8, **settings, **changed}
+        )
+    return caught.value.message.partition("another run: ")[2]
+
+
+def test_a_run_goes_on_with_its_own_metric_only(pair, own, left):
+    assert another(pair, left, metric=own.replace(":own", ":last")).startswith("--metric was first and is last")
+    assert another(pair, left, metric=None).startswith("--metric was first and is not given")
+    assert another(pair, left, accumulate=2) == "--accumulate was 1 and is 2"
+    done = peel.finetune(pair[1], images(1), teacher=pair[0], data=images(20), steps=2, batch=8, **left)
+    assert "resumed after step 1" in done.run.tunings[0].notes
+
+
+def test_a_rate_is_told_as_a_flag_where_it_was_given_as_one(pair, left):
+    said = another(pair, left, batch=4)
+    assert said.startswith("--batch was 8 and is 4")
+    assert "the rate chosen was 0.00125 and is 0.000625" in said
+    assert "--rate" not in said
+    assert "--rate was not given and is 0.1" in another(pair, left, rate=0.1)

@@ -13,7 +13,7 @@ import torch
 from peelcli import files
 from peelcli.errors import SourceError, UsageError
 
-VERSION = 1
+VERSION = 2
 Tensors = dict[str, torch.Tensor]
 
 
