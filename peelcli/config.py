@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -311,13 +311,18 @@ def pick(kind: type[M], settings: Mapping[str, Any]) -> M:
         raise _usage_error(error, kind) from None
 
 
-def check_names(settings: Mapping[str, Any]) -> None:
+def check_names(settings: Mapping[str, Any], more: Collection[str] = ()) -> None:
     """Refuse a setting that nothing reads.
+
+    Args:
+        settings: by name.
+        more: names that are known beside the fields of the models.
 
     Raises:
         UsageError: with the nearest name.
     """
-    known = [name for kind in (Budget, Options, Source, Calibration, Training, Rounds) for name in kind.model_fields]
+    kinds = (Budget, Options, Source, Calibration, Training, Rounds)
+    known = [*(name for kind in kinds for name in kind.model_fields), *more]
     for name in settings:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1) or [", ".join(known)]

@@ -166,7 +166,9 @@ def finetune(
 
     Example: peel finetune slim.safetensors --teacher model.pt --data crops/ --epochs 5 --out tuned.onnx
     """
-    given = settings.only(flags, config)  # a settings file may say how to prune; a slim model is pruned
+    given = settings.only({"teacher": teacher, **flags}, config)  # the file may say how to prune: this model is pruned
+    teacher = settings.text("teacher", given)
+    given.pop("teacher", None)
     from peelcli import request
 
     request.check_lessons(model, given, out or (), teacher)

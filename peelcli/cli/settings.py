@@ -10,26 +10,57 @@ from typing import Any
 from peelcli.errors import UsageError
 
 _FILES = ("peel.toml", "pyproject.toml")
+_OF_ONE_RUN = ("out", "plot", "output_format", "config", "bench", "jobs", "ray")  # a file is read by every run
+_OF_ONE_COMMAND = ("teacher",)  # others pass over it, as over a table of another command
+_EITHER = ({"epochs", "steps"}, {"input", "inputs"})  # two ways to say one thing
 
 
 def merged(flags: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
     """The settings of the file with the given flags laid over them.
+
+    A flag takes the place of its key, and of a key that says the same in another way: --epochs that of steps.
 
     Args:
         flags: by setting name, or that and an underscore; None and empty lists count as not given.
         config: the file, or None to look in the current folder.
 
     Raises:
-        UsageError: the file can't be read.
+        UsageError: the file can't be read, or it says what only the command line can.
     """
+    own = _names(flags)
     given = {name.rstrip("_"): value for name, value in flags.items() if value is not None and value != []}
-    return {**_from_file(config), **given}
+    passed = {name for name in _OF_ONE_COMMAND if name not in own}
+    passed |= {name for ways in _EITHER if ways & given.keys() for name in ways}
+    return {name: value for name, value in _from_file(config).items() if name not in passed} | given
 
 
 def only(flags: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
-    """The same, of the file's settings only those that the command has flags for."""
-    own = {name.rstrip("_") for name in flags}
+    """The same, of the file's settings only those that the command has flags for.
+
+    Raises:
+        UsageError: as `merged`; or the file has a setting that no command knows.
+    """
+    from peelcli.config import check_names  # pydantic loads here
+
+    check_names(_from_file(config), _OF_ONE_COMMAND)
+    own = _names(flags)
     return {name: value for name, value in merged(flags, config).items() if name in own}
+
+
+def text(name: str, given: Mapping[str, Any]) -> str | None:
+    """A setting that is no field of `peelcli.config`, None where it was not given.
+
+    Raises:
+        UsageError: the file has a number or a list in its place.
+    """
+    value = given.get(name)
+    if value is not None and not isinstance(value, str):
+        raise UsageError(f"{name} = {value} in the settings file is no text", hint=f'write {name} = "..."')
+    return value
+
+
+def _names(flags: Mapping[str, Any]) -> set[str]:
+    return {name.rstrip("_") for name in flags}
 
 
 def table(name: str, config: Path | None) -> dict[str, Any]:
@@ -49,9 +80,21 @@ def table(name: str, config: Path | None) -> dict[str, Any]:
 
 
 def _from_file(config: Path | None) -> dict[str, Any]:
-    """The settings themselves; tables among them (such as report) belong to other commands."""
+    """The settings themselves; tables among them (such as report) belong to other commands.
+
+    Raises:
+        UsageError: one of them is of a single run, such as the file that it writes.
+    """
     whole = _whole(config)
-    return {name.replace("-", "_"): value for name, value in whole.items() if not isinstance(value, dict)}
+    found = {name.replace("-", "_"): value for name, value in whole.items() if not isinstance(value, dict)}
+    for name in _OF_ONE_RUN:
+        if name in found:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{flag[2:]} can't stand in a settings file, which is read by every run",
+                hint=f"take it out, and give {flag} on the command line",
+            )
+    return found
 
 
 def _whole(config: Path | None) -> dict[str, Any]:

@@ -182,3 +182,25 @@ def test_settings_of_training_may_stand_in_the_file_but_flags_must_be_read(schoo
     done = run_peel(*command, "--temperature", "2", cwd=school)
     assert done.returncode == 2
     assert done.stderr.startswith("peel: --temperature goes with training, and there is none\nhint: ")
+
+
+def test_the_settings_file_says_how_to_train_and_nothing_that_is_not_read(school, run_peel):
+    file = school / "peel.toml"
+    file.write_text('teacher = "model.pt"\ndata = "x.npy"\nsteps = 400000\nbatch = 96\nflops = "50%"\n')
+    command = ["finetune", "slim.safetensors", "--epochs", "1", "--out", "tuned.pt", "--output-format", "json"]
+    done = run_peel(*command, cwd=school)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [point["step"] for point in document["training"][0]["curve"]] == [0, 1]
+    assert "--teacher model.pt" in document["command"]
+    for line, words in (
+        ("distil = 0.5", "there is no setting 'distil'\nhint: did you mean distill?"),
+        ('out = "tuned.onnx"', "hint: take it out, and give --out on the command line"),
+        ("teacher = 5", "teacher = 5 in the settings file is no text"),
+        ('teacher = "other.pt"', "the output other.pt is the input"),
+    ):
+        file.write_text(f'data = "x.npy"\n{line}\n')
+        done = run_peel("finetune", "slim.safetensors", "--steps", "2", "--out", "other.pt", cwd=school)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert not (school / "other.pt").exists()
