@@ -80,12 +80,12 @@ def check_targets(
 
 
 def check_unread(target: Path, sources: Collection[Path]) -> None:
-    """Refuse to write over what is read.
+    """Refuse to write over what is read, the weights beside a Python file that peel wrote among it.
 
     Raises:
         UsageError: the target is one of the sources, under the same name or another.
     """
-    if any(_same(_real(target), source) for source in sources):
+    if any(_same(_real(target), part) for source in sources for part in _parts(source)):
         raise UsageError(f"the output {target} is the input", hint="write to another name with --out")
 
 
@@ -126,6 +126,12 @@ def _is_generated(path: Path) -> bool:
             return file.read(len(GENERATED)) in (GENERATED.encode(), b"")
     except OSError:
         return False
+
+
+def _parts(source: Path) -> tuple[Path, ...]:
+    with suppress(ValueError):  # no name that a file can have
+        return written_for(source) if source.suffix.lower() == ".py" and _is_generated(source) else (source,)
+    return ()
 
 
 def _same(target: Path, source: Path) -> bool:

@@ -171,7 +171,7 @@ def apply(
         CheckFailed: a proof did not hold; nothing is written.
     """
     clock = Clock(progress)
-    paths = request.check_outputs(model, settings, out, read=(plan,))
+    paths = request.check_applied(model, plan, settings, out)
     if not isinstance(plan, Plan):
         plan = plans.read(Path(plan))
     if not isinstance(model, (nn.Module, Subject)) and not settings.get("input") and not settings.get("inputs"):

@@ -108,6 +108,14 @@ def check_lessons(model: object, settings: Mapping[str, Any], out: Paths, teache
     return _lessons(settings, config.pick(Calibration, settings), paths)
 
 
+def check_applied(model: object, plan: object, settings: Mapping[str, Any], out: Paths) -> tuple[Path, ...]:
+    """The same for carrying out a plan, which is no output; beside weights it is written again, byte for byte."""
+    paths = check_outputs(model, settings, out)
+    for path in paths:
+        files.check_unread(path, files_read(plan, {}))
+    return paths
+
+
 def _lessons(settings: Mapping[str, Any], calibration: Calibration, paths: tuple[Path, ...]) -> Lessons:
     """How to train; checkpoints lie beside the first output unless a folder was named."""
     training = config.pick(Training, settings)

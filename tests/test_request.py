@@ -119,7 +119,19 @@ def test_neither_the_original_nor_a_plan_is_written_over(tmp_path, monkeypatch):
             request.check_lessons("slim.safetensors", settings, ["slim.onnx", "big.pt"], teacher)
     for teacher in (None, torch.nn.ReLU(), "torchvision:resnet18", "a\0b", "x" * 5000):
         request.check_lessons("slim.safetensors", settings, "big.pt", teacher)
-    (tmp_path / "slim.plan.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"the output slim.plan.json is the input"):
-        request.check_outputs("big.pt", {}, "slim.safetensors", read=["slim.plan.json"])
+    (tmp_path / "plan.pt").write_text("{}")
+    with pytest.raises(UsageError, match=r"the output plan.pt is the input"):
+        request.check_applied("big.pt", "plan.pt", {}, "plan.pt")
+    request.check_applied("big.pt", "slim.plan.json", {}, "slim.safetensors")  # which has the same plan beside it
     assert (tmp_path / "big.pt").read_text() == "original"
+
+
+def test_the_weights_of_a_python_file_that_is_read_are_not_written_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("slim.safetensors", "own.safetensors", "own.py"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "slim.py").write_text(f"{files.GENERATED}\n")
+    for model, out in (("slim.py:load", "slim.safetensors"), ("slim.py:load", "slim.py"), ("slim.py", "slim.py")):
+        with pytest.raises(UsageError, match=r"the output slim.(safetensors|py) is the input"):
+            request.check_outputs(model, {}, out)
+    request.check_outputs("own.py:make", {}, "own.safetensors")  # nothing says that the user's own code reads these

@@ -139,7 +139,7 @@ def apply(
     given = settings.only(flags, config)  # how to prune, a plan has decided already
     from peelcli import plans, request
 
-    request.check_outputs(model, given, out or (), read=(plan,))
+    request.check_applied(model, plan, given, out or ())
     decided = plans.read(plan)
     from peelcli import pipeline
 
