@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from peelcli.training import lesson
 from peelcli.training.augment import Augment
 from peelcli.training.feed import Chunk
 from peelcli.training.lesson import Lesson
@@ -62,18 +63,19 @@ def test_partners_bring_their_own_targets_whatever_these_are(kind):
     assert blended[0].tolist() == pytest.approx(mean.tolist(), rel=1e-4)
 
 
-def test_partners_bring_their_own_labels():
+def test_partners_bring_their_own_labels(monkeypatch):
     x = images(COUNT)
     labels = list(range(COUNT))
 
-    def of(targets):
+    def of(targets, _outputs):
         seen.append(list(targets))
         return torch.tensor(targets)
 
     seen = []
+    monkeypatch.setattr(lesson, "class_numbers", of)
     chunk = Chunk((x,), labels, labels)
     head = nn.Sequential(nn.Flatten(), nn.Linear(64, COUNT))
-    Lesson(Objective("logits", 0.0), None, Augment((), 0), 0.4, 0, labels=of)(head, chunk, 3, labels)
+    Lesson(Objective("logits", 0.0), None, Augment((), 0), 0.4, 0)(head, chunk, 3, labels)
     assert seen[0] == labels
     assert sorted(seen[1]) == labels != seen[1]
 
