@@ -26,6 +26,17 @@ _BY_TYPE = {
     **dict.fromkeys(("mobilevit", "mobilevitv2"), _BARE),
 }
 _SHARE = 0.875  # of the resized picture that the crop leaves: 224 of 256
+# Resized without a crop, and squeezed where their sides differ: (share, filter, squash), also of those processors.
+_Frame = tuple[float, str, bool]
+_SQUEEZED: _Frame = (1.0, "bilinear", True)
+_UNCUT: _Frame = (1.0, "bicubic", False)
+_FRAMES: dict[str, _Frame] = {
+    **dict.fromkeys(("vit", "vit_mae", "vit_msn", "swin", "swinv2", "segformer"), _SQUEEZED),
+    **dict.fromkeys(
+        ("beit", "data2vec-vision", "siglip", "siglip_vision_model", "pvt", "efficientnet"), (1.0, "bicubic", True)
+    ),
+    **dict.fromkeys(("clip", "clip_vision_model", "chinese_clip", "altclip", "levit"), _UNCUT),
+}
 _FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 _BY_CONFIG = "as the model's config says"
@@ -96,7 +107,7 @@ def look(subject: Subject, options: Calibration) -> Look:
         advice = "" if config.sure else "; give --mean and --std if the model was trained with others"
         notes.append(f"images are normalised with {' and '.join(told)}, {origin}{advice}")
     if not resized:
-        notes.append(f"images are brought to {height}x{width}, which is what the model takes")
+        notes.append(f"images are brought to {height}x{width}{config.how}, which is what the model takes")
     return Look(
         place, height, width, channels, mean, std, config.share, config.filter, config.squash, last, tuple(notes)
     )
@@ -126,6 +137,11 @@ class _Config:
     origin: str = ""  # in words
     sure: bool = False  # whether the model itself says it
 
+    @property
+    def how(self) -> str:
+        """What is done beside the usual crop."""
+        return " whole, whatever the ratio of their sides" if self.squash else ""
+
 
 def _config(module: Any) -> _Config:
     """What timm or transformers keep with a model; nothing where it is neither's."""
@@ -148,9 +164,10 @@ def _config(module: Any) -> _Config:
         return _Config()
     mean, std = _BY_TYPE.get(family, ((), ()))
     own = _numbers(getattr(config, "image_mean", None)), _numbers(getattr(config, "image_std", None))
+    share, kind, squash = _FRAMES.get(family, (_SHARE, "bilinear", False))
     if all(own):
-        return _Config(*own, origin=_BY_CONFIG, sure=True)
-    return _Config(mean, std, origin=f"as is usual for {family}" if mean else "")
+        return _Config(*own, share, kind, squash, _BY_CONFIG, sure=True)
+    return _Config(mean, std, share, kind, squash, f"as is usual for {family}" if mean else "")
 
 
 def _numbers(value: Any) -> Numbers:

@@ -126,6 +126,27 @@ def test_transformers_models_by_their_type(config, mean):
     assert ("give --mean and --std" in how.notes[0]) != ("image_mean" in config)
 
 
+@pytest.mark.parametrize(
+    ("family", "processor"),
+    [("vit", "ViT"), ("beit", "Beit"), ("siglip", "Siglip"), ("clip", "CLIP"), ("mobilenet_v2", "MobileNetV2")],
+)
+def test_pictures_are_prepared_as_the_family_s_own_processor_does(tmp_path, family, processor):
+    transformers = pytest.importorskip("transformers")
+    own = getattr(transformers, f"{processor}ImageProcessorPil", None)
+    if own is None:
+        own = getattr(transformers, f"{processor}ImageProcessor")
+    ramp = np.linspace(0, 255, 300 * 420).reshape(300, 420).astype(np.uint8)
+    image = Image.fromarray(np.stack([ramp, ramp.T.reshape(300, 420), 255 - ramp], 2))
+    for name in ("a.png", "b.png"):
+        image.save(tmp_path / name)
+    subject = taking(3, 224, 224, config=SimpleNamespace(model_type=family))
+    samples = load_samples(tmp_path, subject, Calibration(data=tmp_path))
+    wanted = torch.as_tensor(np.asarray(own()(image)["pixel_values"][0]))
+    assert (samples.inputs[0][0][0] - wanted).abs().mean() < 0.01
+    squeezed = any("whatever the ratio" in note for note in samples.notes)
+    assert squeezed == (family in ("vit", "beit", "siglip"))
+
+
 def test_what_is_assumed_is_told():
     (normal, size) = look(taking(3, 16, 16), Calibration()).notes
     assert normal == (
