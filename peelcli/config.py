@@ -221,7 +221,7 @@ class Calibration(BaseModel):
     validation: Any | None = Field(
         None, description="other samples, of the kinds of data, to judge by in place of a part of those"
     )
-    image_size: int | None = Field(None, ge=1, description="height and width that images are brought to")
+    image_size: int | None = Field(None, ge=1, le=16_384, description="height and width that images are brought to")
     mean: Means | None = Field(None, description="mean of each channel, taken off images in 0..1")
     std: Deviations | None = Field(None, description="deviation of each channel, by which images are divided then")
     metric: str | None = Field(None, description="what judges outputs by targets, more is better: file.py:function")

@@ -108,7 +108,9 @@ class Collector:
         if kept < LEAST:
             raise InputError(
                 f"{self._name}: {counted(kept)} can be used, and at least {LEAST} are needed",
-                hint="give more or smaller samples, better some hundreds; the first dimension counts them",
+                hint="give smaller ones"
+                if self._full
+                else "give more, better some hundreds; the first dimension counts them",
             )
         if self._dropped:
             self.note(f"{self._dropped} of {seen} samples hold NaN or infinite values and were left out")
