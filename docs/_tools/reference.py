@@ -32,8 +32,8 @@ CLI_INTRO = """# Commands
 
 What `peel COMMAND --help` prints, for all commands. Flags can stand in a settings file as well: `--min-keep 0.2` is
 `min-keep = 0.2` in `peel.toml`, or under `[tool.peel]` in `pyproject.toml`. Flags win, and what is of one run (`--out`,
-`--plot`, `--output-format`; of a sweep `--bench`, `--jobs`, `--ray`) is given on the command line alone. `peel --version`
-prints the version, `peel --install-completion` teaches the shell to complete commands and flags.
+`--plot`, `--output-format`; of a sweep `--bench`, `--jobs`, `--ray`) is given on the command line alone.
+`peel --version` prints the version, `peel --install-completion` teaches the shell to complete commands and flags.
 """
 JSON_INTRO = """# JSON
 
