@@ -59,9 +59,14 @@ def test_norms_of_each_process_are_tried_with_its_part_of_the_batch(tmp_path, mo
         tuned(vectors(), tmp_path / "run", batch=2)
 
 
-def test_a_batch_that_norms_can_take_is_no_error(tmp_path):
-    tuned(vectors(), tmp_path / "parts", batch=10, accumulate=4)
-    tuned(vectors(), tmp_path / "frozen", batch=1, batchnorm="frozen")
+TAKEN = {"uneven parts": {"batch": 10, "accumulate": 4}, "frozen norms": {"batch": 1, "batchnorm": "frozen"}}
+
+
+@pytest.mark.parametrize("case", TAKEN, ids=[name.replace(" ", "-") for name in TAKEN])
+def test_a_batch_that_norms_can_take_is_learned_from(case, tmp_path):
+    (found,) = tuned(vectors(), tmp_path / "run", **TAKEN[case]).run.tunings
+    assert (found.steps, found.batch) == (8, TAKEN[case]["batch"])
+    assert found.curve[-1].step == 8
 
 
 def labelled(odd, count=120):
