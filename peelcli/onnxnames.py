@@ -1,10 +1,11 @@
-"""What a layer is called, from the names that exporters write into ONNX files."""
+"""What layers, inputs and outputs are called, from the names in ONNX files."""
 
 from __future__ import annotations
 
 import re
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter notes the modules around a node
+INTERFACE = "onnx_interface"  # where a module made of a file notes what that calls its inputs, and its outputs
 LONGEST = 200  # characters of a name that are used
 _ENDINGS = re.compile(
     r"(\.|_|^)(weight|bias|gamma|beta|w|b|(running_|moving_)?(mean|var|variance))(_bias|_fused|_scale)?$", re.IGNORECASE

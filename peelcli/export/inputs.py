@@ -103,7 +103,12 @@ def dynamic_shapes(module: torch.nn.Module, example: Example) -> dict[str, Any]:
 
 
 def run(module: torch.nn.Module, example: Example, seed: int = 0) -> list[torch.Tensor]:
-    """One forward call without gradients; random layers draw the same numbers each time."""
+    """The tensors that one forward call returns."""
+    return tensors_in(returned(module, example, seed))
+
+
+def returned(module: torch.nn.Module, example: Example, seed: int = 0) -> Any:
+    """What one forward call returns, without gradients; random layers draw the same numbers each time."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return tensors_in(module(*example.arguments))
+        return module(*example.arguments)

@@ -20,14 +20,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from peelcli import files
 from peelcli.errors import CheckFailed, ExportError
 from peelcli.export.attention import WrittenOutAttention
-from peelcli.export.inputs import Example, bound, dynamic_shapes, run
+from peelcli.export.inputs import Example, dynamic_shapes, returned, run
 from peelcli.export.modules import evaluated, precisions, relative_difference
+from peelcli.export.names import graph_names, output_names
 from peelcli.garbage import no_collection
 from peelcli.onnxdata import LARGEST
 from peelcli.onnxnames import SCOPES, of_scopes
 from peelcli.onnxnodes import graphs_of, with_inner
 from peelcli.records import Check, Subject
-from peelcli.tensors import byte_size, named_tensors, tensors_in
+from peelcli.tensors import byte_size, tensors_in
 
 if TYPE_CHECKING:
     import onnx
@@ -50,10 +51,11 @@ class _NotExportable(ExportError):
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """An input, and what torch makes of it."""
+    """An input, what torch makes of it, and what the graph calls that."""
 
     example: Example
     outputs: list[torch.Tensor]
+    names: list[str]
 
 
 def require() -> None:
@@ -137,7 +139,8 @@ def _cases(module: nn.Module, example: Example, batches: Iterable[int]) -> tuple
     """What torch makes of other inputs; on a copy, since some models keep tensors between calls."""
     copied = evaluated(module)
     examples = (example.shuffled(batch, seed) for seed, batch in enumerate(batches))
-    return tuple(_Case(other, run(copied, other)) for other in examples)
+    found = ((other, returned(copied, other)) for other in examples)
+    return tuple(_Case(other, tensors_in(outputs), output_names(outputs)) for other, outputs in found)
 
 
 def _attempt(
@@ -150,7 +153,7 @@ def _attempt(
     *,
     dynamic: bool,
 ) -> tuple[Check, ...]:
-    inputs, outputs = _names(module, example, len(cases[0].outputs))
+    inputs, outputs = graph_names(module, example, cases[0].names)
     proto = _export(module, example, inputs, outputs, dynamic)
     _call_by_module(proto)
     _strip(proto)
@@ -223,33 +226,6 @@ def _program(
         assert program is not None, "the exporter returns a program where it is given no file"
         proto: onnx.ModelProto = program.model_proto
     return proto
-
-
-def _names(module: nn.Module, example: Example, outputs: int) -> tuple[list[str], list[str]]:
-    """Names of the graph's inputs and outputs.
-
-    `input` for a single tensor, else forward's argument names, numbered where one holds several; `output`, or
-    `output_0` and so on.
-    """
-    stems: list[str] = []
-    for name, value in bound(module, example).items():
-        held = len(tensors_in(value))
-        stems.extend(_numbered(name, held))
-    used = {key for key, _ in named_tensors(module)}
-    inputs = [_free(stem, used) for stem in (["input"] if len(stems) == 1 else stems)]
-    return inputs, [_free(stem, used) for stem in _numbered("output", outputs)]
-
-
-def _numbered(stem: str, count: int) -> list[str]:
-    return [stem] if count == 1 else [f"{stem}_{position}" for position in range(count)]
-
-
-def _free(name: str, used: set[str]) -> str:
-    """A name that nothing else in the graph has; it counts as used from now on."""
-    while name in used:
-        name += "_"
-    used.add(name)
-    return name
 
 
 @contextlib.contextmanager

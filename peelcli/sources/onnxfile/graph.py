@@ -46,7 +46,9 @@ def build(file: OnnxFile, builder: Builder, shapes: Mapping[str, Sequence[int]])
     for value in file.inputs:
         walk.env[value.name] = builder.placeholder(argument(value.name), shapes[value.name], value.dtype)
     walk.nodes(file.graph.node, [value.name for value in file.graph.output])
-    return builder.finish([builder.tensor(walk.env[value.name]) for value in file.graph.output])
+    module = builder.finish([builder.tensor(walk.env[value.name]) for value in file.graph.output])
+    module.meta[onnxnames.INTERFACE] = ([v.name for v in file.inputs], [v.name for v in file.graph.output])
+    return module
 
 
 def argument(name: str) -> str:
