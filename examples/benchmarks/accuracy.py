@@ -102,7 +102,9 @@ def _judged(task: Task, key: Key, grid: str) -> Row:
     slim, seconds = dense, 0.0
     if key.method != DENSE:
         torch.manual_seed(key.seed)
-        job = Job(dense, example, data.calibration, key.share, key.seed, task.loss, task.outputs, name)
+        job = Job(
+            dense, example, data.calibration, key.share, key.seed, task.loss, task.outputs, name, task.batch, task.plain
+        )
         method = methods(grid)[key.method]
         start = time.perf_counter()
         slim = method(job).eval()

@@ -167,7 +167,10 @@ def cut(key: Key, course: Course, dense: nn.Module, calibration: torch.Tensor) -
     """The slim network of a method, before training."""
     torch.manual_seed(key.seed)
     task = course.task
-    job = Job(dense, calibration[:1], calibration, course.share, key.seed, task.loss, task.outputs, key.course)
+    job = Job(
+        dense, calibration[:1], calibration, course.share, key.seed, task.loss, task.outputs, key.course, task.batch,
+        task.plain,
+    )  # fmt: skip
     slim = methods("small")[CUTS[key.method]](job).eval()
     if key.method == SCRATCH:
         torch.manual_seed(key.seed)

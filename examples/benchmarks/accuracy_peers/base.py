@@ -28,6 +28,8 @@ class Job(NamedTuple):
         loss: of outputs and classes, for methods that need gradients; classes are the module's own answers.
         outputs: modules beside the last linear layer whose outputs a tool must be told to leave alone.
         name: of the task and seed, for what a method keeps.
+        batch: samples of a forward pass that is fastest.
+        plain: makes the network of torch's own classes, for a tool that knows no others.
     """
 
     module: nn.Module
@@ -38,6 +40,8 @@ class Job(NamedTuple):
     loss: Loss
     outputs: tuple[str, ...]
     name: str
+    batch: int
+    plain: Callable[[nn.Module], nn.Module]
 
 
 Method = Callable[[Job], nn.Module]

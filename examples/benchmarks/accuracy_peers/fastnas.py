@@ -3,7 +3,9 @@
 Its score is the slim network's agreement with the unpruned one on the calibration samples, no label is used. Widths
 are multiples of 2 in steps of 5 %; BatchNorm's statistics are made anew for each candidate and for the result. What the
 search measured before it chose (its sensitivity map, which no budget enters) is kept between budgets: the first budget
-of a seed pays for it.
+of a seed pays for it. On a large network candidates are scored on the first samples alone, or a seed takes hours; the
+result gets its statistics from all of them. It finds no layer whose class is not torch's own, so it is given a network
+of such classes.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ import contextlib
 import importlib
 import io
 import warnings
-from copy import deepcopy
 from typing import Any
 
+import torch
 from accuracy_tasks.base import CACHE, agreement, forward
 from torch import nn
 
@@ -22,6 +24,8 @@ from accuracy_peers.base import Job, Method, OutOfReach, batches, costs, reestim
 
 DIVISOR = 2
 TRIES = 4  # its counter adds norms and the like, so the bound is moved until torch's counter is content
+LARGE = 100_000_000  # multiply-adds
+SCORED = 128  # samples that candidates of a large network are scored on
 
 
 def methods() -> dict[str, Method]:
@@ -43,15 +47,15 @@ def prune(job: Job) -> nn.Module:
 
 
 def _searched(job: Job, bound: float) -> nn.Module:
-    calibration = list(batches(job.calibration))
-    dense = forward(job.module, job.calibration, len(calibration[0]))
+    scored = _scored(job)
+    dense = forward(job.module, scored, job.batch)
 
     def score(module: nn.Module) -> float:
         module.eval()  # this makes BatchNorm's statistics anew
-        return agreement(forward(module, job.calibration, len(calibration[0])), dense)
+        return agreement(forward(module, scored, job.batch), dense)
 
     def passes(module: nn.Module) -> None:
-        for batch in calibration:
+        for batch in batches(scored):
             module(batch)
 
     quiet = io.StringIO()
@@ -61,7 +65,7 @@ def _searched(job: Job, bound: float) -> nn.Module:
 
         try:
             slim, _ = mtp.prune(
-                model=deepcopy(job.module),
+                model=job.plain(job.module),
                 mode=[("fastnas", _config())],
                 constraints={"flops": f"{100 * bound}%"},
                 dummy_input=job.example,
@@ -76,6 +80,11 @@ def _searched(job: Job, bound: float) -> nn.Module:
                 raise
             raise OutOfReach("no network of its search space is so small") from None
     return reestimate_norms(slim.eval(), job.calibration)
+
+
+def _scored(job: Job) -> torch.Tensor:
+    """The samples that candidates are scored on, shape (samples, ...)."""
+    return job.calibration[:SCORED] if costs(job.module, job.example)[0] > LARGE else job.calibration
 
 
 def _config() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +47,7 @@ class Task:
         loss: of outputs and classes (batch,), for methods that need gradients.
         outputs: modules whose outputs may not shrink, beside the last linear layer; for tools that must be told.
         batch: samples of a forward pass; what fits the processor's caches is fastest.
+        plain: the network made of torch's own classes, the same function, for tools that know no others.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Task:
     loss: Loss = field(default=nn.functional.cross_entropy)
     outputs: tuple[str, ...] = ()
     batch: int = 64
+    plain: Callable[[nn.Module], nn.Module] = field(default=deepcopy)
 
 
 def forward(module: nn.Module, inputs: torch.Tensor, batch: int) -> torch.Tensor:

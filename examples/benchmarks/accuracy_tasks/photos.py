@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 
@@ -113,6 +114,31 @@ def judge(outputs: torch.Tensor, dense: torch.Tensor, _truth: torch.Tensor | Non
     return {"agreement": agreement(outputs, dense), "top5": share(top5), "kl": float(divergence)}
 
 
+def plain(module: nn.Module) -> nn.Module:
+    """A copy whose convolutions are torch's own: the package's pad by themselves, these have a layer for it."""
+    copy = deepcopy(module)
+    padded = {name: m for name, m in copy.named_modules() if isinstance(m, nn.Conv2d)}
+    for name, old in padded.items():
+        with torch.device("meta"):
+            conv = nn.Conv2d(
+                old.in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, old.groups,
+                old.bias is not None,
+            )  # fmt: skip
+        conv.load_state_dict(old.state_dict(), assign=True)
+        pad = old.static_padding
+        copy.set_submodule(name, nn.Sequential(pad, conv) if isinstance(pad, nn.ZeroPad2d) else conv)
+    return copy.eval()
+
+
 TASKS = (
-    Task("efficientnet", "ImageNet, EfficientNet-Lite0", ("agreement", "top5", "kl"), build, data, judge, batch=2),
+    Task(
+        "efficientnet",
+        "ImageNet, EfficientNet-Lite0",
+        ("agreement", "top5", "kl"),
+        build,
+        data,
+        judge,
+        batch=2,
+        plain=plain,
+    ),
 )
