@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from peelcli.errors import InputError, UsageError
-from peelcli.outputs import Kind, beside, class_label, common_kind, kind, main_output
+from peelcli.outputs import Kind, beside, class_id, class_label, common_kind, kind, main_output
 from peelcli.results import Distance
 from peelcli.samples import Inputs, Samples, shapes, spread, together
 from peelcli.sources import usercode
 from peelcli.sources.data import class_ids, evaluate_metric
-from peelcli.sources.data.labels import class_id
 from peelcli.sources.data.metric import Metric
 from peelcli.tensors import full_copy, named_tensors, tensors_in
 

@@ -89,23 +89,29 @@ def class_label(target: Any, output: torch.Tensor) -> int | None:
     """The class number that a target holds, or None where it is none: a mask, a box, several labels.
 
     Args:
-        target: what the data set says of the sample: an int, or an integer tensor or array of one element, is a label.
+        target: what the data set says of the sample.
         output: the sample's main output. Only shape (samples, classes) has a class for the whole sample.
 
     Raises:
         UsageError: the number is no class of the model.
     """
+    number = class_id(target)
+    if output.dim() != 2 or number is None:
+        return None
+    if not 0 <= number < output.shape[1]:
+        raise UsageError(
+            f"the label {number} is no class of this model, which has {output.shape[1]}",
+            hint="classes count from 0; give samples with the labels that the model was trained on, or without labels",
+        )
+    return number
+
+
+def class_id(target: Any) -> int | None:
+    """A target as a whole number: an int, or an integer tensor or array of one element; None for all else."""
     elements = target.numel() if isinstance(target, torch.Tensor) else getattr(target, "size", 1)
     if elements == 1 and hasattr(target, "item"):
         target = target.item()
-    if output.dim() != 2 or not isinstance(target, int) or isinstance(target, bool):
-        return None
-    if not 0 <= target < output.shape[1]:
-        raise UsageError(
-            f"the label {target} is no class of this model, which has {output.shape[1]}",
-            hint="classes count from 0; give samples with the labels that the model was trained on, or without labels",
-        )
-    return target
+    return target if isinstance(target, int) and not isinstance(target, bool) else None
 
 
 def _named_logits(outputs: Any) -> torch.Tensor | None:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from peelcli.errors import InputError
+from peelcli.outputs import class_id
 from peelcli.samples import Samples
 
 NAMES = ("targets", "target", "labels", "label", "y")  # under which data sets keep them beside the inputs
@@ -20,13 +21,6 @@ def class_ids(samples: Samples) -> list[int] | None:
     found = [class_id(target) for target in samples.targets or ()]
     ids = [number for number in found if number is not None and number >= 0]
     return ids if ids and len(ids) == len(found) else None
-
-
-def class_id(target: Any) -> int | None:
-    """A target as a whole number; None where it is something else."""
-    if isinstance(target, Tensor) and target.numel() == 1 and not (target.is_floating_point() or target.is_complex()):
-        target = target.item()
-    return target if isinstance(target, int) and not isinstance(target, bool) else None
 
 
 def rows(target: Any, count: int, name: str) -> list[Any]:
