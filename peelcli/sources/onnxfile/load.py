@@ -64,9 +64,13 @@ def load(path: Path, given: Sequence[Spec] = ()) -> Loaded:
             problem = problem or error
             continue
         notes = found.notes
-        if shapes.guessed:
+        if not shapes.settled:
             said = inputs.flags(example.specs_at(file, shapes, shapes.batch or 1, given))
-            notes = (*notes, f"the file leaves sizes of its inputs open; they were guessed: {said}")
+            how = "guessed" if shapes.guessed else "given"
+            note = (
+                f"the file leaves sizes of its inputs open; they were {how}: {said}; an ONNX file of peel's fixes them"
+            )
+            notes = (*notes, note)
         if not any(isinstance(part, _NORMS) for part in found.module.modules()):
             notes = (*notes, _FOLDED)
         return found._replace(notes=notes)
