@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
+from peelcli.onnxnames import OPEN_SIZES
 from peelcli.tensors import is_list_of_samples, tensors_in
+
+Sizes = Sequence[Mapping[int, str]]  # names of free sizes by dimension, for each argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,23 @@ class Example:
             resized.batch,
         )
 
+    def stretched(self, sizes: Sizes, steps: int) -> Example:
+        """The same with some sizes of each argument larger: by its largest factor that is a power of two, each step.
+
+        What a network divides its input by, and divided it by evenly, goes into the larger one evenly too.
+
+        Args:
+            sizes: for each argument, a tensor, the dimensions that change.
+            steps: how often.
+        """
+        arguments = list(self.arguments)
+        for place, dims in enumerate(sizes):
+            for dim in dims:
+                now = arguments[place].shape[dim]
+                entries = torch.arange(now + steps * (now & -now)) % max(now, 1)
+                arguments[place] = arguments[place].index_select(dim, entries)
+        return Example(tuple(arguments), self.batch)
+
     def to(self, dtype: torch.dtype) -> Example:
         """Floating tensors in another precision."""
 
@@ -93,13 +115,34 @@ def bound(module: torch.nn.Module, example: Example) -> dict[str, Any]:
     return dict(inspect.signature(module.forward).bind(*example.arguments).arguments)
 
 
-def dynamic_shapes(module: torch.nn.Module, example: Example) -> dict[str, Any]:
-    """What torch's exporters want to hear: the leading size of every batched tensor is free."""
+def dynamic_shapes(module: torch.nn.Module, example: Example, sizes: Sizes = ()) -> dict[str, Any]:
+    """What torch's exporters want to hear: which sizes are free.
+
+    Args:
+        module: for the names of its arguments.
+        example: the leading size of every batched tensor is free.
+        sizes: for each argument, a tensor, names of other free sizes by dimension.
+    """
     batch = torch.export.Dim("batch")
     shapes: dict[str, Any] = pytree.tree_map(
         lambda leaf: {0: batch} if example.is_batched(leaf) else None, bound(module, example)
     )
+    for name, dims in zip(shapes, sizes, strict=False):
+        free = {dim: torch.export.Dim(_symbol(size)) for dim, size in dims.items()}
+        shapes[name] = {**(shapes[name] or {}), **free} or None
     return shapes
+
+
+def _symbol(size: str) -> str:
+    """A name that torch's exporter takes for a size, and that is none of its own."""
+    name = re.sub(r"\W", "_", size)
+    return name if name.isidentifier() and not re.fullmatch(r"batch|s\d+|u\d+", name) else f"size_{name}"
+
+
+def open_sizes(module: torch.nn.Module) -> Sizes:
+    """Sizes that the ONNX file that a model was made of leaves open beside the batch; none for other models."""
+    found = module.meta.get(OPEN_SIZES) if isinstance(module, torch.fx.GraphModule) else None
+    return found if found and any(found) else ()
 
 
 def run(module: torch.nn.Module, example: Example, seed: int = 0) -> list[torch.Tensor]:

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from peelcli import files
 from peelcli.errors import CheckFailed, ExportError
 from peelcli.export.attention import WrittenOutAttention
-from peelcli.export.inputs import Example, dynamic_shapes, returned, run
+from peelcli.export.inputs import Example, Sizes, dynamic_shapes, open_sizes, returned, run
 from peelcli.export.modules import evaluated, precisions, relative_difference
 from peelcli.export.names import graph_names, output_names
 from peelcli.garbage import no_collection
@@ -79,8 +79,8 @@ def write(slim: Subject, metadata: Mapping[str, str], path: Path, name: str) -> 
         name: how the file is called in messages.
 
     Returns:
-        The checks that held: `onnx_checker`, `onnx_parity`, `dynamic_batch`, and `onnx_precision` where the file has
-        another precision than the model.
+        The checks that held: `onnx_checker`, `onnx_parity`, `dynamic_batch`, `dynamic_sizes` where the model came from
+        an ONNX file with open sizes, and `onnx_precision` where the file has another precision than the model.
 
     Raises:
         ExportError: the model can't be expressed in ONNX, or not in one file.
@@ -109,36 +109,49 @@ def write(slim: Subject, metadata: Mapping[str, str], path: Path, name: str) -> 
 def _write_in(
     module: nn.Module, example: Example, metadata: Mapping[str, str], path: Path, name: str
 ) -> tuple[Check, ...]:
-    """Dynamic batch if that can be had, else the example's own."""
+    """With sizes that may change as far as that can be had: those of the model's own file, the batch, none."""
     if byte_size(module) > LARGEST:
         raise ExportError(
             f"the weights need {byte_size(module) / 1e9:.1f} GB, one ONNX file holds at most 2 GB",
             hint="write .safetensors or .pt with --out",
         )
-    if not example.batch:
-        reason = "no input has a batch dimension"
-    else:
-        try:
-            cases = _cases(module, example, BATCHES)
-        except Exception as error:  # the user's own code: anything can come out of it
-            reason = f"the model itself fails at another batch size: {_reason(error)}"
-        else:
-            try:
-                checks = _attempt(module, example.resized(BATCHES[0]), cases, metadata, path, name, dynamic=True)
-                sizes = ", ".join(map(str, sorted(BATCHES)))
-                return (*checks, Check("dynamic_batch", True, note=f"batch sizes {sizes}"))
-            except (_Unfit, _NotExportable, CheckFailed) as error:
-                reason = str(error)
+    sizes = open_sizes(module)
+    found = _freely(module, example, sizes, metadata, path, name) if sizes else ()
+    if sizes and not isinstance(found, str):
+        names = ", ".join(dict.fromkeys(size for dims in sizes for size in dims.values()))
+        return (*found, Check("dynamic_sizes", True, note=f"{names}: as in the file that the model came from"))
+    more = (Check("dynamic_sizes", None, note=f"not available, all but the batch are fixed: {found}"),) if sizes else ()
+    found = _freely(module, example, (), metadata, path, name)
+    if not isinstance(found, str):
+        return (*found, *more)
     cases = _cases(module, example, (example.batch,) * len(BATCHES))
-    checks = _attempt(module, example, cases, metadata, path, name, dynamic=False)
+    checks = _attempt(module, example, cases, metadata, path, name)
     size = f"the batch is fixed to {example.batch}" if example.batch else "the shapes are fixed"
-    return (*checks, Check("dynamic_batch", None, note=f"not available, {size}: {reason}"))
+    return (*checks, Check("dynamic_batch", None, note=f"not available, {size}: {found}"), *more)
 
 
-def _cases(module: nn.Module, example: Example, batches: Iterable[int]) -> tuple[_Case, ...]:
-    """What torch makes of other inputs; on a copy, since some models keep tensors between calls."""
+def _freely(
+    module: nn.Module, example: Example, sizes: Sizes, metadata: Mapping[str, str], path: Path, name: str
+) -> tuple[Check, ...] | str:
+    """With a batch that may change, and with these sizes; else the reason why that can't be had."""
+    if not example.batch:
+        return "no input has a batch dimension"
+    try:
+        cases = _cases(module, example, BATCHES, sizes)
+    except Exception as error:  # the user's own code: anything can come out of it
+        return f"the model itself fails at {'other sizes' if sizes else 'another batch size'}: {_reason(error)}"
+    first = example.resized(BATCHES[0])
+    try:
+        checks = _attempt(module, first, cases, metadata, path, name, dynamic_shapes(module, first, sizes))
+    except (_Unfit, _NotExportable, CheckFailed) as error:
+        return str(error)
+    return (*checks, Check("dynamic_batch", True, note=f"batch sizes {', '.join(map(str, sorted(BATCHES)))}"))
+
+
+def _cases(module: nn.Module, example: Example, batches: Iterable[int], sizes: Sizes = ()) -> tuple[_Case, ...]:
+    """What torch makes of other inputs, larger from case to case; on a copy: some models keep tensors between calls."""
     copied = evaluated(module)
-    examples = (example.shuffled(batch, seed) for seed, batch in enumerate(batches))
+    examples = (example.shuffled(batch, seed).stretched(sizes, seed) for seed, batch in enumerate(batches))
     found = ((other, returned(copied, other)) for other in examples)
     return tuple(_Case(other, tensors_in(outputs), output_names(outputs)) for other, outputs in found)
 
@@ -150,11 +163,10 @@ def _attempt(
     metadata: Mapping[str, str],
     path: Path,
     name: str,
-    *,
-    dynamic: bool,
+    shapes: dict[str, Any] | None = None,
 ) -> tuple[Check, ...]:
     inputs, outputs = graph_names(module, example, cases[0].names)
-    proto = _export(module, example, inputs, outputs, dynamic)
+    proto = _export(module, example, inputs, outputs, shapes)
     _call_by_module(proto)
     _strip(proto)
     _name_batch(proto)
@@ -189,18 +201,18 @@ def _draws(module: nn.Module, case: _Case) -> bool:
 
 
 def _export(
-    module: nn.Module, example: Example, inputs: list[str], outputs: list[str], dynamic: bool
+    module: nn.Module, example: Example, inputs: list[str], outputs: list[str], shapes: dict[str, Any] | None
 ) -> onnx.ModelProto:
     """Run torch's exporter; where it fails, once more with attention written out.
 
     Its own way of taking fused attention apart trips over strides and over more than four dimensions (torch 2.13).
     """
     try:
-        return _program(module, example, inputs, outputs, dynamic)
+        return _program(module, example, inputs, outputs, shapes)
     except Exception as first:  # the exporter and the user's forward can raise anything
         try:
             with sdpa_kernel(SDPBackend.MATH), WrittenOutAttention():
-                return _program(module, example, inputs, outputs, dynamic)
+                return _program(module, example, inputs, outputs, shapes)
         except Exception:  # the first complaint is the one that the user can read
             raise _NotExportable(
                 f"the model can't be exported to ONNX: {_reason(first)}",
@@ -209,7 +221,7 @@ def _export(
 
 
 def _program(
-    module: nn.Module, example: Example, inputs: list[str], outputs: list[str], dynamic: bool
+    module: nn.Module, example: Example, inputs: list[str], outputs: list[str], shapes: dict[str, Any] | None
 ) -> onnx.ModelProto:
     """One run of torch's exporter, without its chatter and its files."""
     with _quiet(), no_collection():  # an export makes millions of objects that live on: a tenth of its time
@@ -217,7 +229,7 @@ def _program(
             evaluated(module),
             (*example.arguments, {}),  # the last dict is taken for named arguments: it must be none of ours
             dynamo=True,
-            dynamic_shapes=dynamic_shapes(module, example) if dynamic else None,
+            dynamic_shapes=shapes,
             input_names=inputs,
             output_names=outputs,
             external_data=False,

@@ -48,21 +48,30 @@ def shapes(file: OnnxFile, specs: Sequence[Spec]) -> Iterator[Shapes]:
     said = _given(file, specs)
     symbol = _batch_symbol(file)
     batch = None if symbol is not None else _fixed_batch(file)
-    settled = all(
-        isinstance(size, int) or (size == symbol and (size or not dim))
-        for value in file.inputs
-        for dim, size in enumerate(value.sizes)
-    )
+    settled = not any(open_sizes(file))
     for image, length in zip(_IMAGES, (*_LENGTHS, _LENGTHS[0]), strict=True):
         guesses: dict[str, int] = {}
-        sizes, open_sizes = {}, False
+        sizes, is_guess = {}, False
         for value in file.inputs:
             made, guessed = _sizes(value, said.get(value.name), symbol, batch, image, length, guesses)
             sizes[value.name] = made
-            open_sizes |= guessed
-        yield Shapes(sizes, batch, open_sizes, settled)
-        if not open_sizes:
+            is_guess |= guessed
+        yield Shapes(sizes, batch, is_guess, settled)
+        if not is_guess:
             return
+
+
+def open_sizes(file: OnnxFile) -> list[dict[int, str]]:
+    """For each input, the names of the sizes that may change beside the batch, by dimension."""
+    symbol = _batch_symbol(file)
+    return [
+        {
+            dim: size or f"{argument(value.name)}_{dim}"
+            for dim, size in enumerate(value.sizes)
+            if isinstance(size, str) and not (size == symbol and (size or not dim))
+        }
+        for value in file.inputs
+    ]
 
 
 def _sizes(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from peelcli import onnxnames
 from peelcli.errors import SourceError
 from peelcli.inputtext import Spec
 from peelcli.sources import inputs
@@ -64,13 +65,9 @@ def load(path: Path, given: Sequence[Spec] = ()) -> Loaded:
             problem = problem or error
             continue
         notes = found.notes
-        if not shapes.settled:
+        if shapes.guessed:
             said = inputs.flags(example.specs_at(file, shapes, shapes.batch or 1, given))
-            how = "guessed" if shapes.guessed else "given"
-            note = (
-                f"the file leaves sizes of its inputs open; they were {how}: {said}; an ONNX file of peel's fixes them"
-            )
-            notes = (*notes, note)
+            notes = (*notes, f"the file leaves sizes of its inputs open; they were guessed: {said}")
         if not any(isinstance(part, _NORMS) for part in found.module.modules()):
             notes = (*notes, _FOLDED)
         return found._replace(notes=notes)
@@ -133,7 +130,9 @@ def _built(file: OnnxFile, shapes: Shapes, follow: bool) -> nn.Module:
     dynamic = shapes.batch is None or follow
     batch = ODD_BATCH if dynamic else shapes.batch or 1
     builder = Builder(batch, shapes.batch or 1, follow, shapes.settled, file.weights)
-    return graph.build(file, builder, shapes.at(batch))
+    module = graph.build(file, builder, shapes.at(batch))
+    module.meta[onnxnames.OPEN_SIZES] = example.open_sizes(file)
+    return module
 
 
 def _values(file: OnnxFile, module: nn.Module, shapes: Shapes, given: Sequence[Spec], batch: int) -> tuple[Tensor, ...]:
