@@ -16,9 +16,10 @@ from peelcli.deadlines.predict import latency_of
 from peelcli.errors import BudgetOutOfReach
 from peelcli.evidence import Evidence
 from peelcli.export import onnx
-from peelcli.export.inputs import Example
+from peelcli.export.inputs import Example, shapes_to_say
 from peelcli.export.modules import evaluated
 from peelcli.graph import cost
+from peelcli.inputtext import InputSpec
 from peelcli.latency.cache import Cache
 from peelcli.latency.session import Session
 from peelcli.latency.table import Measurements
@@ -76,11 +77,13 @@ def settle_in_time(
         paths = Path(folder, "original.onnx"), Path(folder, "slim.onnx")
         with clock.stage("export"):
             dynamic = _export(subject, subject.module, paths[0])
-        original = partial(Session, paths[0], where, name="the original")
+        example = Example.of(subject.inputs)
+        fed = _Fed(where, example.resized(1) if dynamic else example, subject.module)
+        original = partial(Session, paths[0], where, fed.given, name="the original")
         with clock.stage("bench") as tell:
             alone = take_turns([original], SECONDS / 3, progress=tell)[0][0].median
         allowed = budget.latency.share_of(alone)
-        prepared, layers = _with_latency(subject, prepared, paths[0], where, alone, dynamic, clock)
+        prepared, layers = _with_latency(subject, prepared, paths[0], fed, alone, clock)
         tried: list[_Tried] = []
         aim = _FIRST * allowed
         while True:
@@ -94,7 +97,7 @@ def settle_in_time(
                 return settled
             if any(_widths(settled) == _widths(each.settled) for each in tried):
                 break  # other budgets, or whole steps, leave nothing in between
-            tried.append(_measured(subject, settled, prepared, original, paths[1], where, clock))
+            tried.append(_measured(subject, settled, prepared, original, paths[1], fed, clock))
             last = tried[-1].record
             use = last.measured.high / allowed
             if len(tried) == MOST_TRIES or _USED <= use <= 1:
@@ -104,17 +107,29 @@ def settle_in_time(
     return _result(tried, str(budget.latency), allowed, where, layers)
 
 
+@dataclass(frozen=True)
+class _Fed:
+    """How files are run: the conditions, and the example that goes in."""
+
+    where: Conditions
+    example: Example
+    module: nn.Module
+
+    @property
+    def given(self) -> tuple[InputSpec, ...]:
+        """Shapes that the files leave open."""
+        return shapes_to_say(self.module, self.example)
+
+
 def _with_latency(
-    subject: Subject, prepared: Prepared, original: Path, where: Conditions, whole: float, dynamic: bool, clock: Clock
+    subject: Subject, prepared: Prepared, original: Path, fed: _Fed, whole: float, clock: Clock
 ) -> tuple[Prepared, int]:
     """The graph with one more cost, and how many layers had to be timed for it."""
-    example = Example.of(subject.inputs)
-    arguments = example.resized(1).arguments if dynamic else example.arguments
-    seen = calls_of(evaluated(subject.module), arguments, prepared.graph)
-    taken = Measurements(where, Cache(where))
+    seen = calls_of(evaluated(subject.module), fed.example.arguments, prepared.graph)
+    taken = Measurements(fed.where, Cache(fed.where))
     with clock.stage("latency") as tell:
         layers = taken.take([each.call for each in seen], tell)
-        latency = latency_of(original, seen, taken, whole)
+        latency = latency_of(original, fed.given, seen, taken, whole)
     graph = prepared.graph
     return replace(prepared, graph=replace(graph, cost=replace(graph.cost, latency=latency))), layers
 
@@ -131,13 +146,13 @@ def _measured(
     prepared: Prepared,
     original: Load,
     path: Path,
-    where: Conditions,
+    fed: _Fed,
     clock: Clock,
 ) -> _Tried:
     with clock.stage("export"):
         _export(subject, settled.slim, path)
     with clock.stage("bench") as tell:
-        slim = partial(Session, path, where, name="the slim model")
+        slim = partial(Session, path, fed.where, fed.given, name="the slim model")
         (before, after), (_, ratio) = take_turns([original, slim], SECONDS, progress=tell)
     assert ratio is not None, "only the first has none"
     graph = prepared.graph

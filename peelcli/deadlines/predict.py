@@ -8,13 +8,16 @@ from pathlib import Path
 from statistics import median
 
 from peelcli.deadlines.calls import Seen
+from peelcli.inputtext import InputSpec
 from peelcli.latency.profile import profile
 from peelcli.latency.table import Measurements, constant, falling_with, table
 from peelcli.latency.weights import weights_by_node
 from peelcli.records import Polynomial, Table
 
 
-def latency_of(original: Path, seen: Sequence[Seen], taken: Measurements, whole: float) -> Polynomial:
+def latency_of(
+    original: Path, given: Sequence[InputSpec], seen: Sequence[Seen], taken: Measurements, whole: float
+) -> Polynomial:
     """The latency of a network, in nanoseconds, equal to what the original takes at its own widths.
 
     Each layer's table has the height that the profiler finds for it inside of the network. What other
@@ -22,11 +25,12 @@ def latency_of(original: Path, seen: Sequence[Seen], taken: Measurements, whole:
 
     Args:
         original: the network as an ONNX file, its weights under the names of the parameters.
+        given: shapes that the file leaves open.
         seen: its layers.
         taken: their measured times.
         whole: seconds of one call of the original; the profiler's own are longer.
     """
-    found = profile(original, taken.conditions, typical=min)
+    found = profile(original, taken.conditions, given, typical=min)
     names = weights_by_node(original)
     inside: dict[str, float] = defaultdict(float)
     for node in found.nodes:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from peelcli.inputtext import InputSpec
 from peelcli.onnxnames import OPEN_SIZES
 from peelcli.tensors import is_list_of_samples, tensors_in
 
@@ -143,6 +144,11 @@ def open_sizes(module: torch.nn.Module) -> Sizes:
     """Sizes that the ONNX file that a model was made of leaves open beside the batch; none for other models."""
     found = module.meta.get(OPEN_SIZES) if isinstance(module, torch.fx.GraphModule) else None
     return found if found and any(found) else ()
+
+
+def shapes_to_say(module: torch.nn.Module, example: Example) -> tuple[InputSpec, ...]:
+    """What has to be said to whoever runs the model's ONNX file: the example's shapes, where sizes are open."""
+    return tuple(InputSpec(tuple(tensor.shape)) for tensor in example.tensors()) if open_sizes(module) else ()
 
 
 def run(module: torch.nn.Module, example: Example, seed: int = 0) -> list[torch.Tensor]:

@@ -15,6 +15,7 @@ from peelcli.config import Budget, Calibration, Options
 from peelcli.errors import CheckFailed, UsageError
 from peelcli.evidence import Evidence, gather
 from peelcli.export import onnx
+from peelcli.export.inputs import Example, shapes_to_say
 from peelcli.graph import cost
 from peelcli.latency import bench as benches
 from peelcli.planning import Clock, Prepared, Progress, decide, find_groups, limits_of, prepare
@@ -248,5 +249,7 @@ def _bench(job: _Job, subject: Subject, points: Sequence[Point]) -> tuple[Bench,
         with job.clock.stage("export"), files.staged([original]) as (temporary,):
             onnx.write(subject, {}, temporary, original.name)
     paths = [original, *(folder / point.onnx for point in points if point.onnx)]
+    given = [str(shape) for shape in shapes_to_say(subject.module, Example.of(subject.inputs))]
+    where = benches.conditions(("cpu",), (), ())
     with job.clock.stage("bench") as tell:
-        return tuple(benches.bench(paths, benches.conditions(("cpu",), (), ()), seconds=BENCH_SECONDS, progress=tell))
+        return tuple(benches.bench(paths, where, given, BENCH_SECONDS, progress=tell))

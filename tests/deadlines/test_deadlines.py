@@ -74,7 +74,7 @@ def test_the_prediction_is_the_original_s_time_at_its_own_widths(net, tmp_path):
     seen = calls_of(net, (INPUT,), graph)
     taken = Measurements(Conditions(), Cache(Conditions()))
     assert taken.take([each.call for each in seen]) > 0
-    latency = predict.latency_of(tmp_path / "net.onnx", seen, taken, 0.002)
+    latency = predict.latency_of(tmp_path / "net.onnx", (), seen, taken, 0.002)
     assert cost.evaluate(latency, graph.full) == pytest.approx(2e6, rel=1e-3)
     assert 0 < cost.evaluate(latency, graph.least) < 2e6
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -9,6 +11,9 @@ import torch
 from torch import nn
 
 import peelcli
+from peelcli.deadlines import meet
+from peelcli.errors import CheckFailed
+from peelcli.sweeps import run
 
 
 class Segmenter(nn.Module):
@@ -106,3 +111,16 @@ def test_a_size_that_is_open_in_name_only_is_fixed_and_it_is_said(tmp_path):
     assert checks["dynamic_sizes"].ok is None
     assert "all but the batch are fixed: the model itself fails at other sizes" in checks["dynamic_sizes"].note
     assert session.get_inputs()[0].shape == ["batch", 3, 8, 8]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_times_such_files_says_the_sizes(tmp_path, monkeypatch):
+    monkeypatch.setattr(meet, "SECONDS", 0.1)
+    monkeypatch.setattr(run, "BENCH_SECONDS", 0.1)
+    images = (torch.randn(1, 3, 16, 16),) * 2
+    exported(Segmenter(), images, {"left": IMAGE, "right": IMAGE, "y": {0: "n"}}, tmp_path / "net.onnx")
+    sizes = ("1,3,32,48", "1,3,32,48")
+    found = run.sweep(tmp_path / "net.onnx", ways=run.Ways(tmp_path / "sweep", bench=True), flops="50%", input=sizes)
+    assert found.bench[0].inputs == ("left=1x3x32x48", "right=1x3x32x48")
+    with contextlib.suppress(CheckFailed):  # in so short a time, beside others
+        peelcli.prune(tmp_path / "net.onnx", latency="90%", input=sizes, out=tmp_path / "slim.onnx")
