@@ -97,7 +97,8 @@ def report(
     from peelcli.report.formats import SUFFIXES
     from peelcli.report.hosts import problems
 
-    files.check_targets(out or (), suffixes=SUFFIXES)
+    read = [*models, *(flags["against"] or ())]
+    files.check_targets(out or (), [Path(name) for name in read], SUFFIXES)
     bounds = gate.check_settings(_bounds(flags, config))
     source = {name: flags[name] for name in SOURCE}
     with console.working():

@@ -10,6 +10,7 @@ from typing import Any
 from peelcli.errors import UsageError
 
 _FILES = ("peel.toml", "pyproject.toml")
+_TABLES = ("report",)
 _OF_ONE_RUN = ("out", "plot", "output_format", "config", "bench", "jobs", "ray")  # a file is read by every run
 _OF_ONE_COMMAND = ("teacher",)  # others pass over it, as over a table of another command
 _EITHER = ({"epochs", "steps"}, {"input", "inputs"})  # two ways to say one thing
@@ -67,7 +68,7 @@ def table(name: str, config: Path | None) -> dict[str, Any]:
     """A table of its own inside the settings, such as [tool.peel.report]; empty where there is none.
 
     Raises:
-        UsageError: the file can't be read, or a key is in it twice.
+        UsageError: the file can't be read, it has a table that no command knows, or a key is in the table twice.
     """
     found = _whole(config).get(name, {})
     if not isinstance(found, dict):
@@ -103,7 +104,15 @@ def _whole(config: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     found = _read(path)
-    return _own(found) if path.name == "pyproject.toml" else found
+    own = _own(found) if path.name == "pyproject.toml" else found
+    for name, value in own.items():
+        if isinstance(value, dict) and name not in _TABLES:
+            raise UsageError(
+                f"{path}: there is no table [{name}] among peel's settings",
+                hint=f"a table is {', '.join(_TABLES)}; all other settings stand before it, in "
+                + ("[tool.peel]" if own is not found else "no table"),
+            )
+    return own
 
 
 def _own(document: dict[str, Any]) -> dict[str, Any]:

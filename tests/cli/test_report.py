@@ -89,6 +89,15 @@ def test_files_of_all_formats_and_a_baseline(folder, report):
     assert "multiply-adds 2,100 against 700 (+200.00%), at most +100 %" in err
 
 
+@pytest.mark.parametrize("arguments", [["r.json"], ["wide.onnx", "--against", "r.json"]])
+def test_what_is_read_is_not_written_over(folder, report, arguments):
+    assert report("slim.onnx", "--out", "r.json", "--output-format", "json")[0] == 0
+    before = (folder / "r.json").read_bytes()
+    code, _, err = report(*arguments, "--out", "r.json")
+    assert (code, "the output r.json is the input" in err) == (2, True)
+    assert (folder / "r.json").read_bytes() == before
+
+
 def test_bounds_from_settings_files(folder, report):
     settings = folder / "pyproject.toml"
     settings.write_text('[tool.peel]\nflops = "50%"\n[tool.peel.report]\nmax-flops = "1k"\n', "utf-8")

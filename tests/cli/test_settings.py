@@ -54,6 +54,27 @@ def test_what_is_another_command_s_is_passed_over(tmp_path):
     assert settings.merged({"flops": None}, file) == {"flops": "50%", "batch": 8}
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        (
+            "peel.toml",
+            '[reports]\nmax-flops = "1"\n',
+            "a table is report; all other settings stand before it, in no table",
+        ),
+        ("peel.toml", '[tool.peel.report]\nmax-flops = "1"\n', "stand before it, in no table"),
+        ("peel.toml", "[prune]\nalign = 1\n", "stand before it, in no table"),
+        ("pyproject.toml", "[tool.peel.reprt]\nalign = 1\n", "stand before it, in [tool.peel]"),
+    ],
+)
+@pytest.mark.parametrize("read", [lambda file: settings.only({}, file), lambda file: settings.table("report", file)])
+def test_a_table_that_no_command_reads_is_refused(tmp_path, name, text, hint, read):
+    (tmp_path / name).write_text(text, "utf-8")
+    with pytest.raises(UsageError, match="there is no table") as caught:
+        read(tmp_path / name)
+    assert caught.value.hint.endswith(hint)
+
+
 def test_a_flag_replaces_the_other_way_to_say_the_same(tmp_path):
     file = written(tmp_path, 'steps = 2\ninput = "1,3,8,8"\nbatch = 8\n')
     flags = {"epochs": 1.0, "steps": None, "input_": None, "inputs": "net.py:example", "batch": None}
