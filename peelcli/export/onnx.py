@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import logging
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from peelcli import files
@@ -25,8 +23,9 @@ from peelcli.export.modules import evaluated, precisions, relative_difference
 from peelcli.export.names import graph_names, output_names
 from peelcli.garbage import no_collection
 from peelcli.onnxdata import LARGEST
-from peelcli.onnxnames import SCOPES, of_scopes
+from peelcli.onnxnames import ABOUT, SCOPES, of_scopes
 from peelcli.onnxnodes import graphs_of, with_inner
+from peelcli.rebuild.compare import quietly
 from peelcli.records import Check, Subject
 from peelcli.tensors import byte_size, tensors_in
 
@@ -170,7 +169,7 @@ def _attempt(
     _call_by_module(proto)
     _strip(proto)
     _name_batch(proto)
-    _label(proto, metadata)
+    _label(proto, metadata, module)
     files.write_bytes(path, _serialised(proto))
     opset = next((entry.version for entry in proto.opset_import if not entry.domain), 0)
     del proto
@@ -216,7 +215,7 @@ def _export(
         except Exception:  # the first complaint is the one that the user can read
             raise _NotExportable(
                 f"the model can't be exported to ONNX: {_reason(first)}",
-                hint="write .pt2, .pt or .safetensors with --out, or make this line of the model exportable",
+                hint="write .pt or .safetensors with --out, or change what the message speaks of in the model",
             ) from first
 
 
@@ -242,15 +241,9 @@ def _program(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No prints, warnings and log lines of the exporter: they are about its insides. stderr stays for progress."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    """The exporter prints to stdout as well."""
+    with quietly(), contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 def _serialised(proto: onnx.ModelProto) -> bytes:
@@ -310,7 +303,10 @@ def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     return with_inner([*proto.graph.node, *(node for function in proto.functions for node in function.node)])
 
 
-def _label(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
+def _label(proto: onnx.ModelProto, metadata: Mapping[str, str], module: nn.Module) -> None:
+    """Our notes, and those of the file that the model was made of."""
+    if isinstance(module, fx.GraphModule):
+        proto.MergeFromString(module.meta.get(ABOUT, b""))
     for key, value in sorted(metadata.items()):
         proto.metadata_props.add(key=key, value=value)
 

@@ -65,7 +65,7 @@ def export(slim: Subject, name: str, check: str) -> Exported:
     except Exception as error:
         raise ExportError(
             f"torch.export can't follow the model for {name}: {_line(error)}",
-            hint="write .pt or .safetensors with --out, or make this line of the model exportable",
+            hint="write .pt or .safetensors with --out, or change what the message speaks of in the model",
         ) from error
     size = f"the batch is fixed to {example.batch}" if example.batch else "the shapes are fixed"
     return Exported(program, cases, Check(check, None, note=f"not available, {size}: {reason}"))

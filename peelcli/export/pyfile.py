@@ -14,6 +14,7 @@ from peelcli import files
 from peelcli.errors import CheckFailed, ExportError, PeelError
 from peelcli.export.inputs import Example
 from peelcli.export.program import export, largest, tolerance
+from peelcli.export.safetensors import sorted_header
 from peelcli.rebuild import source
 from peelcli.rebuild.build import Rebuilt, rebuild
 from peelcli.rebuild.compare import quietly
@@ -46,7 +47,9 @@ def write(slim: Subject, metadata: Mapping[str, str], path: Path, beside: Path, 
             ) from error
         text = source.text(rebuilt, f"{files.GENERATED} {metadata.get('peel.version', '')}.", _about(name, metadata))
         files.write_bytes(path, text.encode())
-        files.write_bytes(beside, save(_weights(rebuilt), {**metadata, "format": "pt"}))
+        weights = save(_weights(rebuilt), {**metadata, "format": "pt"})
+        end = 8 + int.from_bytes(weights[:8], "little")
+        files.write_bytes(beside, weights[:8] + sorted_header(weights[8:end]) + weights[end:])
         try:
             again = _loaded(text, path, beside)
             difference = largest(again, [(_tensors_of(example), outputs) for example, outputs in found.cases])

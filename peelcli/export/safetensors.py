@@ -147,7 +147,7 @@ def _tied_in(metadata: Mapping[str, str], stored: Set[str], path: Path) -> dict[
     raise SourceError(f"{path} is damaged: its table of tied tensors can't be read")
 
 
-def _store(tensors: dict[str, torch.Tensor], header: dict[str, str], path: Path) -> None:
+def _store(tensors: dict[str, torch.Tensor], metadata: dict[str, str], path: Path) -> None:
     """Write a file without a copy of the tensors, with its metadata in order: safetensors takes another each time.
 
     The format: the header's length in 8 bytes, the header as JSON padded with spaces to a multiple of 8, the tensors.
@@ -158,7 +158,7 @@ def _store(tensors: dict[str, torch.Tensor], header: dict[str, str], path: Path)
     try:
         path.touch()
         mode = path.stat().st_mode  # what the umask gives to a new file; safetensors lets its owner alone read it
-        save_file(tensors, path, header)
+        save_file(tensors, path, metadata)
         path.chmod(mode)
     except OSError as error:
         raise files.write_error(error, path) from error
@@ -168,11 +168,17 @@ def _store(tensors: dict[str, torch.Tensor], header: dict[str, str], path: Path)
         raise files.write_error(OSError(code, os.strerror(code) if code else str(error)), path, size) from error
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        content = json.loads(file.read(length))
+        header = file.read(length)
+    files.overwrite(path, 8, sorted_header(header))
+
+
+def sorted_header(header: bytes) -> bytes:
+    """A file's header with its metadata in order, of the same length."""
+    content = json.loads(header)
     content["__metadata__"] = dict(sorted(content["__metadata__"].items()))
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
-    assert len(text) <= length, "the same JSON in another order"
-    files.overwrite(path, 8, text.ljust(length))
+    assert len(text) <= len(header), "the same JSON in another order"
+    return text.ljust(len(header))
 
 
 def _untied(state: Mapping[str, object]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -19,15 +19,29 @@ ROUND_OFF = 1e-5  # relative to the largest output; 16-bit types get the spacing
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """No warnings and log lines of torch.export: they are about its insides."""
+    """No warnings, log lines and printed graphs of torch.export: they are about its insides."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _unprinted():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def _unprinted() -> Iterator[None]:
+    """torch.export prints a whole graph to stderr where it gives up; our own progress goes there."""
+    from torch.export import _trace
+
+    names: dict[str, Any] = _trace.__dict__
+    outer = names.get("print", print)
+    names["print"] = lambda *_args, **_more: None
+    try:
+        yield
+    finally:
+        names["print"] = outer
 
 
 def run(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> list[torch.Tensor]:

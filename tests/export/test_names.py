@@ -98,6 +98,15 @@ def test_what_runs_an_onnx_file_runs_the_slim_one(inputs, outputs, tmp_path):
     program = torch.onnx.export(
         Segmenter().eval(), images, dynamo=True, input_names=inputs, output_names=outputs, verbose=False
     )
-    program.save(tmp_path / "model.onnx")
+    proto = program.model_proto
+    proto.doc_string, proto.model_version = "finds edges", 7
+    for key, value in {"names": "{0: 'cat'}", "peel.version": "0.0"}.items():
+        proto.metadata_props.add(key=key, value=value)
+    onnx.save(proto, tmp_path / "model.onnx")
     peelcli.prune(tmp_path / "model.onnx", flops="60%", out=[tmp_path / "slim.onnx", tmp_path / "slim.pt"])
     assert called(tmp_path / "slim.onnx") == (inputs, outputs)
+    slim = onnx.load(tmp_path / "slim.onnx")
+    notes = [(entry.key, entry.value) for entry in slim.metadata_props]
+    assert (slim.doc_string, slim.model_version, dict(notes)["names"]) == ("finds edges", 7, "{0: 'cat'}")
+    assert dict(notes)["peel.version"] == peelcli.__version__
+    assert len(dict(notes)) == len(notes)

@@ -301,7 +301,7 @@ def test_zeros_prove_nothing(conv_net, plan, costs, tmp_path):
     assert checks["onnx_parity"].note == "every output is zero, nothing to compare"
 
 
-def test_a_model_that_can_not_be_exported_is_one_line(plan, costs, tmp_path):
+def test_a_model_that_can_not_be_exported_is_one_line(plan, costs, tmp_path, capfd):
     class Decides(nn.Module):
         def forward(self, x):
             return x if x.sum() > 0 else -x
@@ -311,6 +311,7 @@ def test_a_model_that_can_not_be_exported_is_one_line(plan, costs, tmp_path):
     assert "\n" not in caught.value.message
     assert len(caught.value.message) < 260
     assert ".safetensors" in caught.value.hint
+    assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -86,6 +86,14 @@ def test_the_code_is_for_people(conv_net, plan, costs, tmp_path):
     compile(text, "slim.py", "exec")
 
 
+def test_the_same_model_gives_the_same_weights_file(conv_net, plan, costs, tmp_path):
+    found = set()
+    for number in range(6):  # safetensors orders what is not sorted anew each time
+        targets.write(conv_net, plan, costs, [tmp_path / f"{number}.py"])
+        found.add((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(found) == 1
+
+
 def test_a_program_holds_no_path_of_this_machine(conv_net, plan, costs, tmp_path):
     write(conv_net, plan, costs, tmp_path / "slim.pt2")
     with zipfile.ZipFile(tmp_path / "slim.pt2") as archive:

@@ -48,6 +48,7 @@ def build(file: OnnxFile, builder: Builder, shapes: Mapping[str, Sequence[int]])
     walk.nodes(file.graph.node, [value.name for value in file.graph.output])
     module = builder.finish([builder.tensor(walk.env[value.name]) for value in file.graph.output])
     module.meta[onnxnames.INTERFACE] = ([v.name for v in file.inputs], [v.name for v in file.graph.output])
+    module.meta[onnxnames.ABOUT] = file.about
     return module
 
 

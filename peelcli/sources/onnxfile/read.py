@@ -13,6 +13,7 @@ from torch import Tensor
 
 from peelcli.errors import SourceError
 from peelcli.onnxdata import LARGEST, parse
+from peelcli.onnxnames import OWN
 from peelcli.onnxnodes import MOST_NODES, inlined, with_inner
 from peelcli.sources.onnxfile import tensors
 from peelcli.sources.sniff import cut_short
@@ -44,6 +45,7 @@ class OnnxFile:
         graph: without functions; its initializers are in `weights`.
         weights: by name.
         opset: the version of ONNX's own ops.
+        about: what its author wrote on it, a serialised model without a graph.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class OnnxFile:
     weights: dict[str, Tensor]
     inputs: tuple[Input, ...]
     opset: int
+    about: bytes = b""
 
 
 def read(path: Path) -> OnnxFile:
@@ -81,7 +84,20 @@ def read(path: Path) -> OnnxFile:
     inputs = tuple(_input(value, path) for value in graph.input if value.name not in weights)
     if not inputs or not graph.output:
         raise SourceError(f"{path} has no inputs or no outputs", hint=_AGAIN)
-    return OnnxFile(path, graph, weights, inputs, opset)
+    return OnnxFile(path, graph, weights, inputs, opset, _about(model))
+
+
+def _about(model: onnx.ModelProto) -> bytes:
+    """Names of classes, strides and the like, which programs that run the file look up in it; nothing of peel's."""
+    about = onnx.ModelProto()
+    for entry in model.metadata_props:
+        if all(isinstance(text, str) for text in (entry.key, entry.value)) and not entry.key.startswith(OWN):
+            about.metadata_props.add(key=entry.key, value=entry.value)
+    if model.doc_string:
+        about.doc_string = model.doc_string
+    if model.model_version:
+        about.model_version = model.model_version
+    return bytes(about.SerializeToString(deterministic=True))
 
 
 def _names(model: onnx.ModelProto) -> Iterator[object]:
