@@ -17,6 +17,7 @@ from typing_extensions import Unpack
 
 import peelcli
 from peelcli import config, files, plans, proving, request, retrain, students
+from peelcli.ambient import undisturbed
 from peelcli.config import Calibration, Options, Settings, Source
 from peelcli.deadlines import settle_in_time
 from peelcli.errors import PeelError, PlanError, UsageError
@@ -61,11 +62,21 @@ def load(model: Model, example: Any = None, **settings: Unpack[Settings]) -> Sub
         return model
     if isinstance(model, nn.Module):
         return model_files.from_module(model, example, options=config.pick(Source, settings))
+    if not isinstance(model, (str, os.PathLike)):
+        raise UsageError(
+            f"the model is {_what(model)}, which is no torch.nn.Module, file or name",
+            hint="give the module itself: load a state dict into one, and call program.module() of an exported program",
+        )
     if example is not None:
         raise UsageError("an example goes with a module", hint='for a file or a name write input="1,3,224,224"')
     return model_files.load(os.fspath(model), config.pick(Source, settings))
 
 
+def _what(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+
+
+@undisturbed
 def prune(
     model: Model,
     example: Any = None,
@@ -123,6 +134,7 @@ def plan(
     return plan_run(model, example, out=out, progress=progress, **settings).plan
 
 
+@undisturbed
 def plan_run(
     model: Model,
     example: Any = None,
@@ -147,6 +159,7 @@ def plan_run(
     return replace(run, artifacts=tuple(written))
 
 
+@undisturbed
 def apply(
     model: Model,
     plan: Plan | str | os.PathLike[str],
@@ -161,7 +174,7 @@ def apply(
     Args:
         model: as for `load`.
         plan: a plan, or the path of its file.
-        example: as for `load`; for a file or a name the plan's own input is used where no other is given.
+        example: as for `load`; the plan's own input is used where no other is given.
         out: as for `prune`.
         progress: as for `prune`.
         settings: the fields of `peelcli.config.Source`.
@@ -174,7 +187,7 @@ def apply(
     paths = request.check_applied(model, plan, settings, out)
     if not isinstance(plan, Plan):
         plan = plans.read(Path(plan))
-    if not isinstance(model, (nn.Module, Subject)) and not settings.get("input") and not settings.get("inputs"):
+    if example is None and not isinstance(model, Subject) and not settings.get("input") and not settings.get("inputs"):
         settings["input"] = _remade(plan)
     with clock.stage("load"):
         subject = load(model, example, **settings)
@@ -184,6 +197,7 @@ def apply(
     return _by_layer(subject, pruned, clock)
 
 
+@undisturbed
 def finetune(
     model: Model,
     example: Any = None,
@@ -217,6 +231,7 @@ def finetune(
     return _trained(retrain.train(student, wanted, clock), wanted, clock)
 
 
+@undisturbed
 def inspect(
     model: Model, example: Any = None, *, progress: Progress | None = None, **settings: Unpack[Settings]
 ) -> Inspection:

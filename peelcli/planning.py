@@ -16,7 +16,7 @@ from peelcli.allocation.allocate import allocate, backbone
 from peelcli.allocation.select import keep_best
 from peelcli.calibration import Choice
 from peelcli.config import Budget, Options
-from peelcli.errors import CheckFailed, PeelError
+from peelcli.errors import CheckFailed, PeelError, UsageError
 from peelcli.evidence import Evidence
 from peelcli.graph import cost, trace
 from peelcli.graph.legal import Legality
@@ -322,14 +322,27 @@ def _score(
 
 
 def limits_of(budget: Budget, before: Costs) -> tuple[Limit, ...]:
-    """The budget in absolute numbers: --flops holds under both counts, each against its own original."""
+    """The budget in absolute numbers: --flops holds under both counts, each against its own original.
+
+    thop sees layers alone: where a model calls functions instead it counts nothing, and there is nothing to hold.
+
+    Raises:
+        UsageError: the model has none of what the budget bounds.
+    """
     limits = []
     if budget.flops is not None:
-        limits.append(Limit("macs", budget.flops.of(before.macs)))
+        limits.append(Limit("macs", budget.flops.of(_some(before.macs, "multiply-adds"))))
+    if budget.flops is not None and before.thop_macs:
         limits.append(Limit("thop_macs", budget.flops.of(before.thop_macs)))
     if budget.params is not None:
-        limits.append(Limit("params", budget.params.of(before.params)))
+        limits.append(Limit("params", budget.params.of(_some(before.params, "parameters"))))
     return tuple(limits)
+
+
+def _some(count: int, of: str) -> int:
+    if not count:
+        raise UsageError(f"the model has no {of}, so there is nothing to bound", hint="see `peel inspect MODEL`")
+    return count
 
 
 def _tightened(limits: Sequence[Limit], after: Costs) -> tuple[Limit, ...]:

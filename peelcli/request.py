@@ -17,7 +17,7 @@ from peelcli.errors import UsageError
 from peelcli.regimen import Rounds, Training
 from peelcli.scoring import table
 
-Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 
 _OF_REAL_SAMPLES = ("validation", "image_size", "mean", "std", "metric")
 _OF_SAMPLES = ("samples", *_OF_REAL_SAMPLES)
@@ -161,7 +161,7 @@ def check_outputs(
     """
     config.check_names(settings)
     _check_calibration(settings)
-    paths = (Path(out),) if isinstance(out, (str, os.PathLike)) else tuple(Path(path) for path in out)
+    paths = (Path(out),) if isinstance(out, (str, os.PathLike)) else tuple(Path(path) for path in out or ())
     files.check_targets(paths, files_read(model, settings, read), suffixes)
     return paths
 
