@@ -111,6 +111,13 @@ def check_lessons(model: object, settings: Mapping[str, Any], out: Paths, teache
 def check_applied(model: object, plan: object, settings: Mapping[str, Any], out: Paths) -> tuple[Path, ...]:
     """The same for carrying out a plan, which is no output; beside weights it is written again, byte for byte."""
     paths = check_outputs(model, settings, out)
+    read = {*config.Source.model_fields, *Calibration.model_fields}
+    unread = [name for name, value in settings.items() if value is not None and name not in read]
+    if unread:
+        raise UsageError(
+            f"apply takes no {unread[0]}: the plan says how to prune",
+            hint=f"leave {unread[0]} away, or make a plan with it",
+        )
     for path in paths:
         files.check_unread(path, files_read(plan, {}))
     return paths

@@ -63,6 +63,13 @@ def test_what_is_no_model_is_told(model, what, example):
         peel.prune(model, example, flops="50%")
 
 
+@pytest.mark.parametrize("setting", [{"flops": "10%"}, {"align": 1}, {"finetune": "2epochs"}, {"batch": 4}])
+def test_apply_does_as_the_plan_says_and_nothing_else(setting):
+    plan = peel.plan(network(), EXAMPLE, flops="50%")
+    with pytest.raises(UsageError, match=f"apply takes no {next(iter(setting))}: the plan says how to prune"):
+        peel.apply(network(), plan, EXAMPLE, **setting)
+
+
 def test_a_plan_brings_its_input_for_a_module_too():
     plan = peel.plan(network(), EXAMPLE, flops="50%")
     _, run = peel.apply(network(), plan)
