@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from peelcli.errors import UsageError
 from peelcli.garbage import no_collection
 from peelcli.latency import inputs, statistics
 from peelcli.latency.session import Session
@@ -87,13 +88,26 @@ def take_turns(
     for number in range(_LOADS):
         told = partial(_tell, progress, number * seconds / _LOADS, seconds)
         rounds += _turns([load() for load in loads], seconds / _LOADS, told)
-    least = [[min(turn) for turn in turns] for turns in rounds]
+    least = _seen(rounds)
     latencies = tuple(statistics.latency([call for turns in rounds for call in turns[k]]) for k in range(len(loads)))
     ratios = tuple(
         statistics.ratio([(turns[0], turns[k]) for turns in least], confidence) if k else None
         for k in range(len(loads))
     )
     return latencies, ratios
+
+
+def _seen(rounds: Sequence[Sequence[Sequence[float]]]) -> list[list[float]]:
+    """The fastest call of each turn; a clock that moves in steps shows some calls as none, which say nothing.
+
+    Raises:
+        UsageError: it shows too few.
+    """
+    least = [[min((call for call in turn if call > 0), default=0.0) for turn in turns] for turns in rounds]
+    seen = [turns for turns in least if all(turns)]
+    if 2 * len(seen) < len(least):
+        raise UsageError("a call takes less time than the clock of this machine shows", hint="time a larger input")
+    return seen
 
 
 def _tell(progress: Progress | None, before: float, whole: float, gone: float) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,7 +191,7 @@ def test_streams_that_are_closed(argv, closed, goods, tmp_path, peel_environment
     take(NEEDS, goods, tmp_path)
     before = seen(tmp_path)
     done = subprocess.run(
-        ["bash", "-c", f"python -B -m peelcli {argv} {closed}"],
+        ["bash", "-c", f"{shlex.quote(sys.executable)} -B -m peelcli {argv} {closed}"],
         cwd=tmp_path,
         env=peel_environment,
         capture_output=True,

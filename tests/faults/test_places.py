@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -172,7 +173,7 @@ def test_a_result_that_can_not_be_printed(argv, goods, tmp_path, peel_environmen
     rest = {"bench": ["--seconds", "0.1"], "inspect": ["--input", SHAPE]}.get(argv[0], [])
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            ["python", "-m", "peelcli", *argv, *rest],
+            [sys.executable, "-m", "peelcli", *argv, *rest],
             cwd=tmp_path,
             env=peel_environment,
             stdout=full,
