@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 
 from peelcli import units
 from peelcli.errors import UsageError
-from peelcli.regimen import Rounds, Training
+from peelcli.regimen import Function, Rounds, Training
 
 Allocator = Literal["auto", "peel", "uniform", "greedy"]
 Tracer = Literal["auto", "labels", "depgraph"]
@@ -205,6 +205,11 @@ Deviations = Annotated[
 ]
 
 
+def _read_device(value: Any) -> Any:
+    """Accept a torch.device as well; this room knows no torch."""
+    return str(value) if type(value).__module__ == "torch" else value
+
+
 SYNTHETIC = "synthetic"
 """What stands in place of data where there is none."""
 
@@ -224,9 +229,13 @@ class Calibration(BaseModel):
     image_size: int | None = Field(None, ge=1, le=16_384, description="height and width that images are brought to")
     mean: Means | None = Field(None, description="mean of each channel, taken off images in 0..1")
     std: Deviations | None = Field(None, description="deviation of each channel, by which images are divided then")
-    metric: str | None = Field(None, description="what judges outputs by targets, more is better: file.py:function")
+    metric: Function | None = Field(
+        None, description="what judges outputs by targets, more is better: file.py:function"
+    )
     repair: Repair = Field("auto", description="auto: make up for what was cut, from the samples")
-    device: str = Field("cpu", description="where scores and repair are computed, e.g. cuda")
+    device: Annotated[str, BeforeValidator(_read_device)] = Field(
+        "cpu", description="where scores and repair are computed, e.g. cuda"
+    )
 
     @property
     def synthetic(self) -> bool:
@@ -262,9 +271,9 @@ class Settings(TypedDict, total=False):
     image_size: int | None
     mean: str | float | Sequence[float] | None
     std: str | float | Sequence[float] | None
-    metric: str | None
+    metric: str | Callable[[Any, Any], float] | None
     repair: Repair
-    device: str
+    device: Any
     finetune: str | None
     rounds: int
     epochs: float | None
@@ -278,7 +287,7 @@ class Settings(TypedDict, total=False):
     ema: float
     temperature: float
     distill: float | None
-    loss: str | None
+    loss: str | Callable[[Any, Any], Any] | None
     label_smoothing: float
     match: Literal["outputs", "features"]
     mixup: float

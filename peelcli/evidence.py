@@ -14,7 +14,7 @@ from peelcli.fidelity import Judge, takes_batches
 from peelcli.patches import generator
 from peelcli.records import Subject
 from peelcli.samples import Inputs, Samples, shapes
-from peelcli.sources.data import load_metric, load_samples
+from peelcli.sources.data import load_metric, load_samples, name_of
 from peelcli.surgery.basis import Basis
 from peelcli.surgery.repair import Repaired
 from peelcli.tensors import full_copy, tensors_in
@@ -85,7 +85,7 @@ def gather(
         subject = replace(subject, module=full_copy(subject.module).to(device))
     if not takes_batches(subject.module, samples, device):
         fit = replace(fit, single=True)
-    judge = Judge(subject.module, held, metric, wanted.metric.rpartition(":")[2] if wanted.metric else "", device)
+    judge = Judge(subject.module, held, metric, name_of(wanted.metric) if wanted.metric else "", device)
     told = (*samples.notes, *held.notes, *_other_shape(subject, samples), *judge.notes)
     notes = tuple(dict.fromkeys((*told, *judge.look_at_targets(held), *judge.look_at_targets(samples))))
     return original, Evidence(subject, fit, judge, wanted.repair != "none", seed, notes, made)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 
 def _read_ways(value: Any) -> Any:
@@ -14,11 +15,19 @@ def _read_ways(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
+def _as_text(function: Any) -> Any:
+    """A function by its name, which is the same in every process; text as it is."""
+    kind = function if hasattr(function, "__qualname__") else type(function)
+    return f"{kind.__module__}:{kind.__qualname__}" if callable(function) else function
+
+
 MOST_WORKERS = 256  # processes; more would only bring the machine to its knees
 MOST_STEPS = 1_000_000_000  # and samples a step: what is larger overflows in the arithmetic on it
 Amount = Annotated[float, Field(le=1e6, allow_inf_nan=False)]  # far above all that is of use, and far from overflow
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Ways = Annotated[tuple[Literal["flip", "shift", "crop"], ...], BeforeValidator(_read_ways)]
+
+Function = Annotated[str | Callable[..., Any], PlainSerializer(_as_text)]  # file.py:function, or in Python itself
 
 
 class Training(BaseModel):
@@ -38,7 +47,7 @@ class Training(BaseModel):
     ema: Share = Field(0.98, lt=1, description="decay of the running average of weights, which is kept")
     temperature: Amount = Field(4.0, gt=0, description="by which class scores are divided before they are compared")
     distill: Share | None = Field(None, description="weight of the original's answers; the rest is that of labels")
-    loss: str | None = Field(None, description="in place of cross entropy on labels: file.py:function")
+    loss: Function | None = Field(None, description="in place of cross entropy on labels: file.py:function")
     label_smoothing: Share = Field(0.1, lt=1, description="share of a label spread over all classes")
     match: Literal["outputs", "features"] = Field("outputs", description="features: layers inside are matched too")
     mixup: Amount = Field(0.0, ge=0, description="samples are blended in pairs, by shares from Beta(N, N)")

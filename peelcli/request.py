@@ -136,7 +136,8 @@ def _lessons(settings: Mapping[str, Any], calibration: Calibration, paths: tuple
     _check_folder(training)
     most = calibration.samples if settings.get("samples") is not None else None
     seed = config.pick(Options, settings).seed
-    return Lessons(training, calibration, paths, settings.get("device"), seed, most)
+    device = calibration.device if settings.get("device") is not None else None
+    return Lessons(training, calibration, paths, device, seed, most)
 
 
 def _check_folder(training: Training) -> None:

@@ -14,7 +14,7 @@ from peelcli.records import Plan, Subject
 from peelcli.request import Lessons, Request
 from peelcli.results import Tuning
 from peelcli.sources import digest
-from peelcli.sources.data import load_loss, load_metric
+from peelcli.sources.data import load_loss, load_metric, name_of
 from peelcli.sources.inputs import texts
 from peelcli.students import Student
 from peelcli.teaching import Judging, Pupil
@@ -139,7 +139,7 @@ def _trained(
     asked, training = wanted.calibration, wanted.training
     metric = load_metric(asked.metric) if asked.metric else None
     own = load_loss(training.loss) if training.loss else None
-    judging = Judging(metric, asked.metric.rpartition(":")[2] if asked.metric else "", own)
+    judging = Judging(metric, name_of(asked.metric) if asked.metric else "", own)
     pupil = Pupil(settled.slim, original.module if taught else None, settled.plan.cuts)
     with clock.stage("tune") as tell:
         slim, found = tuning.tune(pupil, pool, judging, training, wanted.device, wanted.seed, tell)

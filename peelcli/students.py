@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from peelcli import proving
 from peelcli.config import Source
 from peelcli.errors import PlanError, SourceError
 from peelcli.export.safetensors import holds_plan, read_slim
@@ -98,7 +99,7 @@ def check_owner(plan: Plan, subject: Subject) -> None:
     """Refuse a plan that was made for something else.
 
     Raises:
-        PlanError: the architecture or the weights are others.
+        PlanError: the architecture, the weights or the input are others.
     """
     here = digest.model_id(subject)
     if here.architecture != plan.model.architecture:
@@ -111,4 +112,11 @@ def check_owner(plan: Plan, subject: Subject) -> None:
         raise PlanError(
             f"the plan was made for other weights of {here.name}: {plan.model.weights[:12]}, not {here.weights[:12]}",
             hint="make a plan for these weights with `peel plan`",
+        )
+    there = inputs.texts(subject)
+    if there != plan.inputs and proving.counted(subject, subject.module) != plan.before:
+        known, given = " ".join(plan.inputs), " ".join(there)
+        raise PlanError(
+            f"the plan was made for another input: {known}, not {given}, where its costs don't hold",
+            hint="leave --input away: the plan knows its own; or make a plan for this one with `peel plan`",
         )

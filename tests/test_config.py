@@ -201,3 +201,21 @@ def test_bounds_that_are_read_already_are_taken_as_they_are():
 @pytest.mark.parametrize(("data", "synthetic"), [(None, False), ("synthetic", True), ("samples.npz", False)])
 def test_whether_samples_are_made_up(data, synthetic):
     assert Calibration(data=data).synthetic is synthetic
+
+
+def judge(outputs, targets):
+    return 1.0
+
+
+def test_functions_are_kept_as_they_are_and_told_by_name():
+    found = config.pick(Calibration, {"metric": judge})
+    assert found.metric is judge
+    assert found.model_dump()["metric"] == f"{__name__}:judge"
+    assert config.pick(Training, {"steps": 1, "loss": "own.py:gap"}).model_dump()["loss"] == "own.py:gap"
+    with pytest.raises(UsageError, match="--metric 3: "):
+        config.pick(Calibration, {"metric": 3})
+
+
+def test_a_device_may_be_one_of_torch():
+    torch = pytest.importorskip("torch")
+    assert config.pick(Calibration, {"device": torch.device("cuda", 1)}).device == "cuda:1"

@@ -145,6 +145,21 @@ def test_a_loss_and_a_metric_of_ones_own(pair, labelled, own):
     assert found.objective.endswith("0.8 x a loss of one's own")
 
 
+def test_in_python_loss_and_metric_are_functions(pair, labelled):
+    def gap(outputs, targets):
+        return nn.functional.cross_entropy(outputs, targets)
+
+    class Right:
+        def __call__(self, outputs, targets):
+            return (outputs.argmax(1) == targets).float().mean()
+
+    settings = {"distill": 0.2, "loss": gap, "metric": Right(), "device": torch.device("cpu")}
+    (found,) = tuned(pair, labelled, steps=20, **settings).run.tunings
+    assert found.metric == "Right"
+    assert found.after.metric >= found.before.metric
+    assert found.objective.endswith("0.8 x a loss of one's own")
+
+
 def test_outputs_that_are_no_classes_are_matched_as_values():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.Tanh(), nn.Conv2d(16, 2, 1)).eval()

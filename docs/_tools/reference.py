@@ -89,8 +89,7 @@ def _option(parameter: Any) -> str:
     switch = bool in (parameter.annotation, *get_args(parameter.annotation))
     flag = ", ".join(info.param_decls or ()) or (f"--{name}/--no-{name}" if switch else f"--{name}")
     takes = info.metavar or _takes(parameter.annotation)
-    repeated = " (repeatable)" if "list[" in str(parameter.annotation) and "repeatable" not in (info.help or "") else ""
-    return f"| `{flag}` | {_code(takes)} | {_cell(_default(info))} | {_cell(info.help)}{repeated} |"
+    return f"| `{flag}` | {_code(takes)} | {_cell(_default(info))} | {_cell(info.help)} |"
 
 
 def _takes(annotation: Any) -> str:

@@ -47,6 +47,7 @@ _STAGES = {
     "sweep": "working on points",
 }
 _NO_TERMINAL_WIDTH = 100
+_LEAST_WIDTH = 60  # tables lose figures below: a narrow terminal breaks lines instead
 _TYPER_SAW_CTRL_C = 130
 _BAR_CELLS = 30
 _LOG_SECONDS = 10.0
@@ -62,7 +63,9 @@ def show(renderable: RenderableType) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # names may hold what the terminal does not have
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _NO_TERMINAL_WIDTH
-    Console(width=width, highlight=False, soft_wrap=False).print(renderable)
+    console = Console(width=width, highlight=False, soft_wrap=False)
+    console.width = max(console.width, _LEAST_WIDTH)
+    console.print(renderable)
 
 
 def show_json(document: dict[str, Any]) -> None:

@@ -169,6 +169,18 @@ def test_a_plan_for_other_weights_or_another_architecture_is_refused(models, run
     assert files_in(models) == before
 
 
+def test_a_plan_for_another_input_is_refused(models, run_peel):
+    assert run_peel("plan", "model.pt", "--input", "1,3,16,16", "--flops", "50%", cwd=models).returncode == 0
+    before = files_in(models)
+    done = run_peel("apply", "model.pt", "plan.json", "--input", "1,3,32,32", "--out", "slim.onnx", cwd=models)
+    assert done.returncode == 2
+    assert "the plan was made for another input: 1x3x16x16, not 1x3x32x32" in done.stderr
+    assert "leave --input away" in done.stderr
+    assert files_in(models) == before
+    done = run_peel("apply", "model.pt", "plan.json", "--input", "4,3,16,16", "--out", "slim.pt", cwd=models)
+    assert done.returncode == 0, done.stderr  # costs are of one sample
+
+
 def test_a_budget_that_is_met_already_is_no_error(models, run_peel):
     document = prune(run_peel, models, "model.pt", "--flops", "100G", "--params", "100%", "--out", "slim.onnx")
     assert document["after"]["macs"] == document["before"]["macs"]

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 from typer import BadParameter
 
 from peelcli.cli import console, main, options, settings, training_options
@@ -158,3 +159,11 @@ def test_every_process_says_the_hint(rank, speaker, capsys, monkeypatch):
     monkeypatch.setenv("RANK", rank)
     assert console._explain(UsageError("no", hint="write yes")) == 2
     assert capsys.readouterr().err == f"{speaker}: no\nhint: write yes\n"
+
+
+def test_a_narrow_terminal_breaks_lines_and_keeps_the_figures(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "30")
+    figures = Table("check", "allowed", "measured")
+    figures.add_row("masked_equivalence_of_all", "0.000000001", "1.28826e-07")
+    console.show(figures)
+    assert {"0.000000001", "1.28826e-07"} <= set(capsys.readouterr().out.replace("│", " ").split())

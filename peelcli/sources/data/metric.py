@@ -23,18 +23,23 @@ _IS_LOSS = "a loss is a function of (outputs, targets) that returns one number t
 _IS = "a metric is a function of (outputs, targets) that returns one number"
 
 
-def load_metric(text: str) -> Metric:
-    """Find the function of `--metric`, `file.py:function`; the file is run, the function is not.
+def name_of(given: str | Callable[..., Any]) -> str:
+    """What a function is called, whichever way it was given."""
+    return given.rpartition(":")[2] if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+
+
+def load_metric(given: str | Metric) -> Metric:
+    """Find the function of `--metric`, `file.py:function`; the file is run, the function is not. Python gives itself.
 
     Raises:
         UsageError: it is written otherwise, or the file has no such function.
         SourceError: there is no such file, or it raises.
     """
-    found: Metric = _function(text, "--metric", _IS)
+    found: Metric = _function(given, "--metric", _IS)
     return found
 
 
-def load_loss(text: str) -> Loss:
+def load_loss(given: str | Loss) -> Loss:
     """Find the function of `--loss` in the same way; what it raises when it is called becomes one line.
 
     Returns:
@@ -44,8 +49,8 @@ def load_loss(text: str) -> Loss:
         UsageError: see `load_metric`.
         SourceError: see `load_metric`.
     """
-    function = _function(text, "--loss", _IS_LOSS)
-    file = Path(text.rpartition(":")[0]).resolve()
+    function = _function(given, "--loss", _IS_LOSS)
+    file = _file_of(function)
 
     def loss(outputs: Any, targets: Any) -> Tensor:
         try:
@@ -53,13 +58,15 @@ def load_loss(text: str) -> Loss:
             return found
         except (Exception, SystemExit) as error:
             without = "; the data has no targets, so they are None" if targets is None else ""
-            name = text.rpartition(":")[2]
-            raise InputError(f"the loss {name} raised {usercode.told(error, file)}{without}", hint=_IS_LOSS) from error
+            told = usercode.told(error, file)
+            raise InputError(f"the loss {name_of(given)} raised {told}{without}", hint=_IS_LOSS) from error
 
     return loss
 
 
-def _function(text: str, flag: str, what: str) -> Callable[..., Any]:
+def _function(text: str | Callable[..., Any], flag: str, what: str) -> Callable[..., Any]:
+    if not isinstance(text, str):
+        return text
     where, _, name = text.rpartition(":")
     if not where.endswith(".py") or not name.isidentifier():
         raise UsageError(f"{flag} {text} names no function", hint=f"write {flag} file.py:function; {what}")
@@ -90,9 +97,8 @@ def evaluate_metric(metric: Metric, outputs: Sequence[Any], targets: Sequence[An
     Raises:
         InputError: it raises, or returns something else than one finite number.
     """
-    name = getattr(metric, "__name__", type(metric).__name__)
-    code = getattr(metric, "__code__", None)
-    file = Path(code.co_filename).resolve() if code is not None else None
+    name = name_of(metric)
+    file = _file_of(metric)
     try:
         with usercode.seeded(), torch.no_grad(), usercode.importable(file.parent if file else Path.cwd()):
             value: Any = metric(joined(list(outputs)), None if targets is None else stacked(list(targets)))
@@ -107,6 +113,12 @@ def evaluate_metric(metric: Metric, outputs: Sequence[Any], targets: Sequence[An
         shown = number if isinstance(number, float) else "a number that no float holds"
         raise InputError(f"the metric {name} returned {shown}, not a finite number", hint=_IS)
     return float(number)
+
+
+def _file_of(function: Callable[..., Any]) -> Path | None:
+    """Where it is written, for messages; not known of what is no plain function."""
+    code = getattr(function, "__code__", None)
+    return None if code is None else Path(code.co_filename).resolve()
 
 
 def _told(value: Any) -> str:

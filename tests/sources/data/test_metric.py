@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from peelcli.errors import InputError, SourceError, UsageError
-from peelcli.sources.data import evaluate_metric, load_metric
+from peelcli.sources.data import evaluate_metric, load_loss, load_metric, name_of
 
 
 def accuracy(outputs, targets):
@@ -17,6 +17,24 @@ def accuracy(outputs, targets):
 def test_a_function_in_a_file(write):
     metric = load_metric(write("def give(outputs, targets):\n    return (outputs.argmax(1) == targets).sum()\n"))
     assert evaluate_metric(metric, [torch.eye(3)[n : n + 1] for n in (0, 1, 2)], [0, 1, 1]) == 2.0
+
+
+def test_python_gives_the_function_itself():
+    assert load_metric(accuracy) is accuracy
+    loss = load_loss(lambda outputs, targets: (outputs - targets).square().mean())
+    assert loss(torch.ones(2), torch.zeros(2)) == 1
+    with pytest.raises(InputError, match=r"the loss fails raised ZeroDivisionError: .* \(test_metric.py:\d+\)"):
+        load_loss(fails)(torch.ones(2), torch.zeros(2))
+    assert [name_of(given) for given in ("a/b.py:score", accuracy, Judge())] == ["score", "accuracy", "Judge"]
+
+
+def fails(outputs, targets):
+    return 1 / 0
+
+
+class Judge:
+    def __call__(self, outputs, targets):
+        return 1.0
 
 
 @pytest.mark.parametrize("targets", [[0, 1, 1], list(torch.tensor([0, 1, 1]))])
