@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,7 +21,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from peelcli import units
+from peelcli import freesizes, units
 from peelcli.errors import UsageError
 from peelcli.regimen import Function, Rounds, Training
 
@@ -187,6 +188,23 @@ class Source(BaseModel):
     trust: bool = Field(False, description="unpickle even what would run code; only for files of your own")
 
 
+def _check_sizes(texts: tuple[str, ...]) -> tuple[str, ...]:
+    names = [freesizes.parse(text).name for text in texts]
+    if len(set(names)) < len(names) or (None in names and len(names) > 1):
+        raise ValueError("each input is named once, and by its name where there are several")
+    return texts
+
+
+class OnnxForm(BaseModel):
+    """How .onnx files are written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    opset: int | None = Field(None, ge=1, le=999, description="version of the operators; what torch takes by default")
+    dynamic: Annotated[Texts, AfterValidator(_check_sizes)] = Field(
+        (), description="sizes of an input that stay open beside the batch, e.g. 2,3 or ids=1:length; repeatable"
+    )
+
+
 def _read_numbers(value: Any) -> Any:
     """Accept "0.485,0.456,0.406", one number, or a list of them."""
     if isinstance(value, str):
@@ -265,6 +283,8 @@ class Settings(TypedDict, total=False):
     factory: str | None
     code: str | None
     trust: bool
+    opset: int | None
+    dynamic: str | Sequence[str]
     data: Any
     samples: int
     validation: Any
@@ -330,7 +350,7 @@ def check_names(settings: Mapping[str, Any], more: Collection[str] = ()) -> None
     Raises:
         UsageError: with the nearest name.
     """
-    kinds = (Budget, Options, Source, Calibration, Training, Rounds)
+    kinds = (Budget, Options, Source, OnnxForm, Calibration, Training, Rounds)
     known = [*(name for kind in kinds for name in kind.model_fields), *more]
     for name in settings:
         if name not in known:
@@ -344,7 +364,10 @@ def _usage_error(error: ValidationError, kind: type[BaseModel]) -> UsageError:
     if not first["loc"]:
         return UsageError(reason, hint=_WHOLE.get(kind, "see the command's --help"))
     flag = "--" + str(first["loc"][0]).replace("_", "-")
-    return UsageError(f"{flag} {first['input']}: {reason}", hint=_HINTS.get(flag, "see the command's --help"))
+    given = first["input"]
+    texts = isinstance(given, (list, tuple)) and given and all(isinstance(text, str) for text in given)
+    shown = " ".join(given) if texts else given
+    return UsageError(f"{flag} {shown}: {reason}", hint=_HINTS.get(flag, "see the command's --help"))
 
 
 _WHOLE: dict[type[BaseModel], str] = {
@@ -358,6 +381,7 @@ _HINTS = {
     "--params": "write a count or a share of the original, e.g. --params 5M or --params 50%",
     "--latency": "write a time or a share of the original's, e.g. --latency 5ms or --latency 50%",
     "--align": "write --align auto, or a whole number of channels such as --align 8",
+    "--dynamic": "write dimensions, e.g. --dynamic 2,3 or --dynamic ids=1:length --dynamic mask=1:length",
     "--mean": "write a number for each channel, e.g. --mean 0.485,0.456,0.406",
     "--std": "write a number above zero for each channel, e.g. --std 0.229,0.224,0.225",
 }

@@ -18,11 +18,12 @@ from typing_extensions import Unpack
 import peelcli
 from peelcli import config, files, plans, proving, request, retrain, students
 from peelcli.ambient import undisturbed
-from peelcli.config import Calibration, Options, Settings, Source
+from peelcli.config import Calibration, OnnxForm, Options, Settings, Source
 from peelcli.deadlines import settle_in_time
 from peelcli.errors import PeelError, PlanError, UsageError
 from peelcli.evidence import Evidence, gather
-from peelcli.export import targets
+from peelcli.export import onnx, targets
+from peelcli.export.inputs import Example, asked_sizes
 from peelcli.footprint import Footprint
 from peelcli.graph import cost
 from peelcli.graph import footprint as footprints
@@ -93,7 +94,7 @@ def prune(
         out: files to write; the suffix says the format: .onnx, .pt, .pt2, .py, .safetensors.
         progress: called with the name of each stage as it starts.
         settings: fields of `peelcli.config.Budget` (flops: multiply-adds for one sample; params: parameters; each a
-            count such as "1G" or a share such as "50%"), Options and Source.
+            count such as "1G" or a share such as "50%"), Options, Source, Calibration and OnnxForm.
 
     Returns:
         The slim module, in the mode and with the flags of the original, and the run's record.
@@ -107,13 +108,14 @@ def prune(
     wanted = request.check(model, settings, out)
     with clock.stage("load"):
         subject = load(model, example, **settings)
+        form = _form(subject, settings)
     if wanted.lessons is not None:
-        return _trained(retrain.prune_and_train(subject, wanted, clock), wanted.lessons, clock)
+        return _trained(retrain.prune_and_train(subject, wanted, clock), wanted.lessons, form, clock)
     subject, evidence = _evidence(subject, wanted.calibration, wanted.options.seed, clock)
     prepared = prepare(subject, wanted.options, clock, evidence)
     decide = settle if wanted.budget.latency is None else settle_in_time
     settled = decide(subject, prepared, wanted.budget, wanted.options, clock, evidence)
-    return _by_layer(subject, _finish(subject, mend(settled, clock, evidence), wanted.paths, clock), clock)
+    return _by_layer(subject, _finish(subject, mend(settled, clock, evidence), wanted.paths, form, clock), clock)
 
 
 def plan(
@@ -152,7 +154,7 @@ def plan_run(
     prepared = prepare(subject, wanted.options, clock, evidence)
     decide = settle if wanted.budget.latency is None else settle_in_time
     settled = decide(subject, prepared, wanted.budget, wanted.options, clock, evidence)
-    run = _finish(subject, settled, (), clock).run
+    run = _finish(subject, settled, (), onnx.AS_USUAL, clock).run
     for path in wanted.paths:
         files.write_text_atomically(path, plans.to_json(run.plan))
     written = (Artifact(str(path), "plan", path.stat().st_size) for path in wanted.paths)
@@ -177,7 +179,7 @@ def apply(
         example: as for `load`; the plan's own input is used where no other is given.
         out: as for `prune`.
         progress: as for `prune`.
-        settings: the fields of `peelcli.config.Source`.
+        settings: the fields of `peelcli.config.Source`, Calibration and OnnxForm.
 
     Raises:
         PlanError: the plan can't be read, or it was made for another architecture or other weights.
@@ -192,8 +194,9 @@ def apply(
     with clock.stage("load"):
         subject = load(model, example, **settings)
         students.check_owner(plan, subject)
+        form = _form(subject, settings)
     subject, evidence = _evidence(subject, config.pick(Calibration, settings), plans.seed(plan), clock)
-    pruned = _finish(subject, mend(carry_out(subject, plan, clock), clock, evidence), paths, clock)
+    pruned = _finish(subject, mend(carry_out(subject, plan, clock), clock, evidence), paths, form, clock)
     return _by_layer(subject, pruned, clock)
 
 
@@ -215,7 +218,7 @@ def finetune(
         teacher: the original.
         out: as for `prune`. Checkpoints lie beside the first file unless `checkpoints` names a folder.
         progress: as for `prune`; its text holds the figures.
-        settings: fields of `peelcli.regimen.Training`, and of Calibration and Source.
+        settings: fields of `peelcli.regimen.Training`, and of Calibration, Source and OnnxForm.
 
     Returns:
         The best state of the model, and the record; `run.tunings` says what training did.
@@ -228,7 +231,8 @@ def finetune(
     wanted = request.check_lessons(model, settings, out, teacher)
     with clock.stage("load"):
         student = students.load(model, teacher, example, config.pick(Source, settings))
-    return _trained(retrain.train(student, wanted, clock), wanted, clock)
+        form = _form(student.slim, settings)
+    return _trained(retrain.train(student, wanted, clock), wanted, form, clock)
 
 
 @undisturbed
@@ -290,10 +294,17 @@ def _remade(plan: Plan) -> tuple[str, ...]:
     return plan.inputs
 
 
-def _trained(found: Trained, wanted: Lessons, clock: Clock) -> Pruned:
+def _form(subject: Subject, settings: Settings) -> OnnxForm:
+    """How .onnx files are written; sizes that the model does not have are refused before any work."""
+    form = config.pick(OnnxForm, settings)
+    asked_sizes(subject.module, Example.of(subject.inputs), form.dynamic)
+    return form
+
+
+def _trained(found: Trained, wanted: Lessons, form: OnnxForm, clock: Clock) -> Pruned:
     """Write what was trained, in the first process; then its checkpoint is of no more use."""
     try:
-        done = _finish(found.original, found.settled, wanted.paths if ranks.is_main() else (), clock)
+        done = _finish(found.original, found.settled, wanted.paths if ranks.is_main() else (), form, clock)
     except PeelError as error:
         if wanted.training.checkpoints is not None and ranks.is_main():
             _tell_where(wanted.training.checkpoints, error)
@@ -312,7 +323,7 @@ def _tell_where(folder: Path, error: PeelError) -> None:
         error.hint = f"{other}; {error.hint}" if error.hint else other
 
 
-def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], clock: Clock) -> Pruned:
+def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], form: OnnxForm, clock: Clock) -> Pruned:
     """Write what was asked for, and put the record together."""
     if settled.failed or settled.after is None:
         raise failure(settled)
@@ -321,7 +332,7 @@ def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], clock: Cl
     if paths:
         slim = replace(subject, module=settled.slim)
         with clock.stage("export"):
-            artifacts, more = targets.write(slim, settled.plan, settled.after, paths)
+            artifacts, more = targets.write(slim, settled.plan, settled.after, paths, form)
         checks = (*checks, *more)
     run = Run(
         version=peelcli.__version__,

@@ -19,6 +19,7 @@ from peelcli.cli.options import (
     AFTERWARDS,
     BUDGETS,
     CHOICE,
+    FORM,
     LESSONS,
     REPAIR,
     SAMPLES,
@@ -67,7 +68,7 @@ def _root(
 
 
 @app.command()
-@takes(BUDGETS, SOURCE, CHOICE, WIDTHS, SEED, SAMPLES, REPAIR, AFTERWARDS, TRAINING)
+@takes(BUDGETS, SOURCE, CHOICE, WIDTHS, SEED, SAMPLES, REPAIR, AFTERWARDS, TRAINING, FORM)
 def prune(
     model: ModelArg,
     *,
@@ -110,7 +111,8 @@ def plan(
 
     Example: peel plan model.pt --flops 50% --out plan.json
     """
-    given = _untrained({**settings.merged(flags, config), "finetune": None, "rounds": None}, {})
+    unread = dict.fromkeys(("finetune", "rounds", *FORM))  # of runs that write models
+    given = _untrained({**settings.merged(flags, config), **unread}, {})
     from peelcli import files, request
 
     request.check(model, given, out, files.PLAN_SUFFIXES)
@@ -122,7 +124,7 @@ def plan(
 
 
 @app.command()
-@takes(SOURCE, SAMPLES, REPAIR)
+@takes(SOURCE, SAMPLES, REPAIR, FORM)
 def apply(
     model: ModelArg,
     plan: PlanArg,
@@ -150,7 +152,7 @@ def apply(
 
 
 @app.command()
-@takes(LESSONS, SOURCE, TRAINING, SEED)
+@takes(LESSONS, SOURCE, TRAINING, SEED, FORM)
 def finetune(
     model: ModelArg,
     teacher: TeacherOpt = None,

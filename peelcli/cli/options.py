@@ -94,6 +94,17 @@ CHOICE: Group = {
     "tau": flag(float, "how strongly the score decides; 0 hands the pool out evenly", _HOW, "1", "POWER"),
 }
 
+FORM: Group = {
+    "opset": flag(int, "version of the operators in .onnx files", OUTPUT, "what torch's exporter takes", "N"),
+    "dynamic": flag(
+        list[str],
+        "sizes of an input that stay open in .onnx files beside the batch, by dimension and with a name: 2,3 or "
+        "2:height,3:width or ids=1:length; repeatable",
+        OUTPUT,
+        metavar="[NAME=]DIM[:LABEL],...",
+    ),
+}
+
 SEED: Group = {"seed": flag(int, "seed of everything random", _HOW, "0", "N")}
 
 WIDTHS: Group = {

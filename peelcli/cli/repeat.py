@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-_REPEATED = ("input", "ignore")  # flags that stand once for each value; other lists are one value, e.g. --mean
+_REPEATED = ("input", "ignore", "dynamic")  # flags that stand once for each value; other lists are one: --mean 1,2
 
 
 def command(name: str, arguments: Iterable[object], settings: Mapping[str, Any], out: Iterable[Path]) -> str:

@@ -11,6 +11,7 @@ from peelcli.cli import console, settings
 from peelcli.cli.flags import Group, flag, takes
 from peelcli.cli.options import (
     CHOICE,
+    FORM,
     OUTPUT,
     REPAIR,
     SAMPLES,
@@ -65,7 +66,7 @@ RayOpt = Annotated[
 ]
 
 
-@takes(POINTS, SOURCE, CHOICE, WIDTHS, SEED, SAMPLES, REPAIR)
+@takes(POINTS, SOURCE, CHOICE, WIDTHS, SEED, SAMPLES, REPAIR, FORM)
 def sweep(
     model: ModelArg,
     *,
@@ -83,6 +84,8 @@ def sweep(
     Example: peel sweep model.pt --flops 75%,50%,35%,25% --data photos --bench --plot curve.svg
     """
     given = settings.merged(flags, config)
+    if not bench:  # then no .onnx is written, and the file speaks of other runs
+        given |= {name: flags[name] or None for name in FORM}
     if flags["flops"] or flags["params"]:  # a flag's curve replaces that of the settings file
         given |= {name: flags[name] for name in POINTS}
     from peelcli import files

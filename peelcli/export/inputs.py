@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from peelcli import freesizes
+from peelcli.errors import UsageError
 from peelcli.inputtext import InputSpec
 from peelcli.onnxnames import OPEN_SIZES
 from peelcli.tensors import is_list_of_samples, tensors_in
@@ -146,9 +148,41 @@ def open_sizes(module: torch.nn.Module) -> Sizes:
     return found if found and any(found) else ()
 
 
-def shapes_to_say(module: torch.nn.Module, example: Example) -> tuple[InputSpec, ...]:
+def asked_sizes(module: torch.nn.Module, example: Example, texts: Sequence[str]) -> Sizes:
+    """Sizes that the user wants open, by argument; none where nothing was asked.
+
+    Args:
+        module: for the names of its arguments.
+        example: what the names and dimensions are looked up in.
+        texts: as `peelcli.freesizes.parse` reads them.
+
+    Raises:
+        UsageError: there is no such input or dimension.
+    """
+    given = bound(module, example)
+    names = [name for name, value in given.items() if isinstance(value, torch.Tensor)]
+    sizes: dict[str, dict[int, str]] = {name: {} for name in given}
+    for text in texts:
+        free = freesizes.parse(text)
+        known = free.name is None or free.name == "input"  # which is what the file calls the only one
+        name = names[0] if known and len(names) == 1 else free.name or ""
+        if name not in names:
+            asked = f"the model has no input {name}" if name else "the model has several inputs"
+            raise UsageError(f"--dynamic {text}: {asked}", hint=f"those that are tensors: {', '.join(names) or 'none'}")
+        dims = given[name].dim()
+        wrong = [dim for dim in free.labels if dim >= dims]
+        if wrong:
+            raise UsageError(
+                f"--dynamic {text}: {name} has no dimension {wrong[0]}", hint=f"it has {dims}; 0 is the batch"
+            )
+        sizes[name] = {dim: label or f"{name}_{dim}" for dim, label in free.labels.items()}
+    return list(sizes.values()) if texts else ()
+
+
+def shapes_to_say(module: torch.nn.Module, example: Example, asked: bool = False) -> tuple[InputSpec, ...]:
     """What has to be said to whoever runs the model's ONNX file: the example's shapes, where sizes are open."""
-    return tuple(InputSpec(tuple(tensor.shape)) for tensor in example.tensors()) if open_sizes(module) else ()
+    open_ = asked or open_sizes(module)
+    return tuple(InputSpec(tuple(tensor.shape)) for tensor in example.tensors()) if open_ else ()
 
 
 def run(module: torch.nn.Module, example: Example, seed: int = 0) -> list[torch.Tensor]:

@@ -16,9 +16,10 @@ from torch import fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from peelcli import files
+from peelcli.config import OnnxForm, pick
 from peelcli.errors import CheckFailed, ExportError
 from peelcli.export.attention import WrittenOutAttention
-from peelcli.export.inputs import Example, Sizes, dynamic_shapes, open_sizes, returned, run
+from peelcli.export.inputs import Example, Sizes, asked_sizes, dynamic_shapes, open_sizes, returned, run
 from peelcli.export.modules import evaluated, precisions, relative_difference
 from peelcli.export.names import graph_names, output_names
 from peelcli.garbage import no_collection
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 BATCHES = (2, 1, 3)  # 2 first: the size that is exported (the exporter specialises a batch of 1)
+AS_USUAL = pick(OnnxForm, {})
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 2e-2  # twenty times the spacing of float16 at 1
 _RUNNABLE = {torch.float32, torch.float16}  # what onnxruntime has kernels for on a CPU, casts included
@@ -57,6 +59,16 @@ class _Case:
     names: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What is written: where, what it is called in messages, the notes in it, and how."""
+
+    path: Path
+    name: str
+    metadata: Mapping[str, str]
+    form: OnnxForm
+
+
 def require() -> None:
     """Refuse early where the packages are missing.
 
@@ -68,7 +80,9 @@ def require() -> None:
         raise ExportError(f"writing .onnx needs {', '.join(missing)}", hint=f"pip install {' '.join(missing)}")
 
 
-def write(slim: Subject, metadata: Mapping[str, str], path: Path, name: str) -> tuple[Check, ...]:
+def write(
+    slim: Subject, metadata: Mapping[str, str], path: Path, name: str, form: OnnxForm = AS_USUAL
+) -> tuple[Check, ...]:
     """Export a model in eval mode to one ONNX file and prove it.
 
     Args:
@@ -76,13 +90,14 @@ def write(slim: Subject, metadata: Mapping[str, str], path: Path, name: str) -> 
         metadata: goes into the file's metadata_props.
         path: the staged file.
         name: how the file is called in messages.
+        form: its opset, and sizes that stay open beside the batch.
 
     Returns:
-        The checks that held: `onnx_checker`, `onnx_parity`, `dynamic_batch`, `dynamic_sizes` where the model came from
-        an ONNX file with open sizes, and `onnx_precision` where the file has another precision than the model.
+        The checks that held: `onnx_checker`, `onnx_parity`, `dynamic_batch`, `dynamic_sizes` where sizes were asked for
+        or the model's own ONNX file leaves some open, `onnx_precision` where the precision is not the model's.
 
     Raises:
-        ExportError: the model can't be expressed in ONNX, or not in one file.
+        ExportError: the model can't be expressed in ONNX, not in one file, or not as asked.
         CheckFailed: the file is not right, or onnxruntime's outputs are not torch's.
     """
     require()
@@ -90,11 +105,11 @@ def write(slim: Subject, metadata: Mapping[str, str], path: Path, name: str) -> 
     own = precisions(slim.module)
     foreign = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in own - {torch.float32}))
     ways = [*([None] if own <= _RUNNABLE else []), *([torch.float32] if foreign else [])]
-    problem = ""
+    file, problem = _File(path, name, metadata, form), ""
     for precision in ways:
         inputs = example if precision is None else example.to(precision)
         try:
-            checks = _write_in(evaluated(slim.module, precision), inputs, metadata, path, name)
+            checks = _write_in(evaluated(slim.module, precision), inputs, file)
         except _Unfit as error:
             problem = str(error)
             continue
@@ -105,33 +120,38 @@ def write(slim: Subject, metadata: Mapping[str, str], path: Path, name: str) -> 
     raise CheckFailed(f"onnxruntime does not run {name}: {problem}; nothing was written")
 
 
-def _write_in(
-    module: nn.Module, example: Example, metadata: Mapping[str, str], path: Path, name: str
-) -> tuple[Check, ...]:
-    """With sizes that may change as far as that can be had: those of the model's own file, the batch, none."""
+def _write_in(module: nn.Module, example: Example, file: _File) -> tuple[Check, ...]:
+    """With sizes that may change as far as that can be had: those asked for, those of its own file, the batch."""
     if byte_size(module) > LARGEST:
         raise ExportError(
             f"the weights need {byte_size(module) / 1e9:.1f} GB, one ONNX file holds at most 2 GB",
             hint="write .safetensors or .pt with --out",
         )
-    sizes = open_sizes(module)
-    found = _freely(module, example, sizes, metadata, path, name) if sizes else ()
+    asked = asked_sizes(module, example, file.form.dynamic)
+    sizes = _together(open_sizes(module), asked)
+    names = ", ".join(dict.fromkeys(size for dims in sizes for size in dims.values()))
+    found = _freely(module, example, sizes, file) if sizes else ()
     if sizes and not isinstance(found, str):
-        names = ", ".join(dict.fromkeys(size for dims in sizes for size in dims.values()))
-        return (*found, Check("dynamic_sizes", True, note=f"{names}: as in the file that the model came from"))
+        note = names if asked else f"{names}: as in the file that the model came from"
+        return (*found, Check("dynamic_sizes", True, note=note))
+    if asked:
+        raise ExportError(f"{names} can't stay open: {found}", hint="leave --dynamic away, or name other dimensions")
     more = (Check("dynamic_sizes", None, note=f"not available, all but the batch are fixed: {found}"),) if sizes else ()
-    found = _freely(module, example, (), metadata, path, name)
+    found = _freely(module, example, (), file)
     if not isinstance(found, str):
         return (*found, *more)
     cases = _cases(module, example, (example.batch,) * len(BATCHES))
-    checks = _attempt(module, example, cases, metadata, path, name)
+    checks = _attempt(module, example, cases, file)
     size = f"the batch is fixed to {example.batch}" if example.batch else "the shapes are fixed"
     return (*checks, Check("dynamic_batch", None, note=f"not available, {size}: {found}"), *more)
 
 
-def _freely(
-    module: nn.Module, example: Example, sizes: Sizes, metadata: Mapping[str, str], path: Path, name: str
-) -> tuple[Check, ...] | str:
+def _together(known: Sizes, asked: Sizes) -> Sizes:
+    """Open sizes of both; the labels of those that were asked for."""
+    return [{**one, **other} for one, other in zip(known, asked, strict=True)] if known and asked else known or asked
+
+
+def _freely(module: nn.Module, example: Example, sizes: Sizes, file: _File) -> tuple[Check, ...] | str:
     """With a batch that may change, and with these sizes; else the reason why that can't be had."""
     if not example.batch:
         return "no input has a batch dimension"
@@ -141,7 +161,7 @@ def _freely(
         return f"the model itself fails at {'other sizes' if sizes else 'another batch size'}: {_reason(error)}"
     first = example.resized(BATCHES[0])
     try:
-        checks = _attempt(module, first, cases, metadata, path, name, dynamic_shapes(module, first, sizes))
+        checks = _attempt(module, first, cases, file, dynamic_shapes(module, first, sizes))
     except (_Unfit, _NotExportable, CheckFailed) as error:
         return str(error)
     return (*checks, Check("dynamic_batch", True, note=f"batch sizes {', '.join(map(str, sorted(BATCHES)))}"))
@@ -159,30 +179,33 @@ def _attempt(
     module: nn.Module,
     example: Example,
     cases: Sequence[_Case],
-    metadata: Mapping[str, str],
-    path: Path,
-    name: str,
+    file: _File,
     shapes: dict[str, Any] | None = None,
 ) -> tuple[Check, ...]:
     inputs, outputs = graph_names(module, example, cases[0].names)
-    proto = _export(module, example, inputs, outputs, shapes)
+    proto = _export(module, example, inputs, outputs, shapes, file.form.opset)
     _call_by_module(proto)
     _strip(proto)
     _name_batch(proto)
-    _label(proto, metadata, module)
-    files.write_bytes(path, _serialised(proto))
+    _label(proto, file.metadata, module)
     opset = next((entry.version for entry in proto.opset_import if not entry.domain), 0)
+    if opset != (file.form.opset or opset):
+        raise ExportError(
+            f"torch's exporter writes this model in opset {opset}, and not in {file.form.opset}",
+            hint=f"give --opset {opset}, or leave it away",
+        )
+    files.write_bytes(file.path, _serialised(proto))
     del proto
-    _check_file(path, name)
+    _check_file(file.path, file.name)
     file_is_right = Check("onnx_checker", True, note=f"opset {opset}")
-    worst = _parity(path, inputs, cases)
+    worst = _parity(file.path, inputs, cases)
     tolerance = HALF_TOLERANCE if torch.float16 in precisions(module) else TOLERANCE
     if not worst <= tolerance:
         hint = "please report this with the model's source; .pt and .safetensors are not affected"
         if _draws(module, cases[0]):
             hint = "this model's outputs are random, in eval mode too (dropout that is always on?): write .pt instead"
         raise CheckFailed(
-            f"onnxruntime and torch differ by {worst:.1e} (relative), more than {tolerance:.0e}: {name} is not written",
+            f"torch and onnxruntime differ by {worst:.1e} (relative), over {tolerance:.0e}: {file.name} is not written",
             hint=hint,
         )
     if not any(output.any() for case in cases for output in case.outputs):
@@ -200,18 +223,23 @@ def _draws(module: nn.Module, case: _Case) -> bool:
 
 
 def _export(
-    module: nn.Module, example: Example, inputs: list[str], outputs: list[str], shapes: dict[str, Any] | None
+    module: nn.Module,
+    example: Example,
+    inputs: list[str],
+    outputs: list[str],
+    shapes: dict[str, Any] | None,
+    opset: int | None,
 ) -> onnx.ModelProto:
     """Run torch's exporter; where it fails, once more with attention written out.
 
     Its own way of taking fused attention apart trips over strides and over more than four dimensions (torch 2.13).
     """
     try:
-        return _program(module, example, inputs, outputs, shapes)
+        return _program(module, example, inputs, outputs, shapes, opset)
     except Exception as first:  # the exporter and the user's forward can raise anything
         try:
             with sdpa_kernel(SDPBackend.MATH), WrittenOutAttention():
-                return _program(module, example, inputs, outputs, shapes)
+                return _program(module, example, inputs, outputs, shapes, opset)
         except Exception:  # the first complaint is the one that the user can read
             raise _NotExportable(
                 f"the model can't be exported to ONNX: {_reason(first)}",
@@ -220,7 +248,12 @@ def _export(
 
 
 def _program(
-    module: nn.Module, example: Example, inputs: list[str], outputs: list[str], shapes: dict[str, Any] | None
+    module: nn.Module,
+    example: Example,
+    inputs: list[str],
+    outputs: list[str],
+    shapes: dict[str, Any] | None,
+    opset: int | None,
 ) -> onnx.ModelProto:
     """One run of torch's exporter, without its chatter and its files."""
     with _quiet(), no_collection():  # an export makes millions of objects that live on: a tenth of its time
@@ -231,6 +264,7 @@ def _program(
             dynamic_shapes=shapes,
             input_names=inputs,
             output_names=outputs,
+            opset_version=opset,
             external_data=False,
             verbose=False,
         )

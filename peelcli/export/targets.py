@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peelcli import __version__, files, plans
+from peelcli.config import OnnxForm
 from peelcli.export import onnx, program, pyfile, safetensors, torchfile
+from peelcli.export.onnx import AS_USUAL
 from peelcli.records import Artifact, Check, Costs, Plan, Subject
 
 
@@ -22,7 +24,7 @@ def require(targets: Sequence[Path]) -> None:
 
 
 def write(
-    slim: Subject, plan: Plan, costs: Costs, targets: Sequence[Path]
+    slim: Subject, plan: Plan, costs: Costs, targets: Sequence[Path], form: OnnxForm = AS_USUAL
 ) -> tuple[tuple[Artifact, ...], tuple[Check, ...]]:
     """Write every target or none.
 
@@ -32,6 +34,7 @@ def write(
         costs: counted on the slim model, for one sample.
         targets: by suffix .onnx, .pt, .pt2, .safetensors or .py; a .safetensors gets its plan beside it, a .py its
             weights.
+        form: of .onnx files.
 
     Returns:
         The files in the order of `targets`, and the checks that held or had nothing to compare.
@@ -51,7 +54,7 @@ def write(
         for path, kind in finals:
             if kind == "onnx":
                 metadata = {**figures, safetensors.PLAN_KEY: plans.to_json(plan)}
-                checks += onnx.write(slim, metadata, staged[path], path.name)
+                checks += onnx.write(slim, metadata, staged[path], path.name, form)
             elif kind == "pt2":
                 checks += program.write(slim, figures, staged[path], path.name)
             elif kind == "py":

@@ -11,11 +11,11 @@ from typing import Any
 import peelcli
 from peelcli import config, files, pipeline, request
 from peelcli.allocation.meter import Meter
-from peelcli.config import Budget, Calibration, Options
+from peelcli.config import Budget, Calibration, OnnxForm, Options
 from peelcli.errors import CheckFailed, UsageError
 from peelcli.evidence import Evidence, gather
 from peelcli.export import onnx
-from peelcli.export.inputs import Example, shapes_to_say
+from peelcli.export.inputs import Example, asked_sizes, shapes_to_say
 from peelcli.graph import cost
 from peelcli.latency import bench as benches
 from peelcli.planning import Clock, Prepared, Progress, decide, find_groups, limits_of, prepare
@@ -87,6 +87,7 @@ def sweep(
     _check(job, [label for _, label in wanted])
     with clock.stage("load"):
         subject = pipeline.load(model, example, **settings)
+        asked_sizes(subject.module, Example.of(subject.inputs), job.form.dynamic)
     with clock.stage("digest"):
         owner = digest.model_id(subject)
     store = Store(ways.out, _key(job, subject, owner))
@@ -126,6 +127,11 @@ class _Job:
     options: Options
     ways: Ways
     clock: Clock
+
+    @property
+    def form(self) -> OnnxForm:
+        """How .onnx files are written."""
+        return config.pick(OnnxForm, self.settings)
 
 
 @dataclass(frozen=True)
@@ -168,12 +174,15 @@ def _check(job: _Job, labels: Sequence[str]) -> None:
         raise UsageError(f"--jobs {job.ways.jobs}: at least 1 is needed")
     if job.ways.bench:
         onnx.require()
+    elif job.form != onnx.AS_USUAL:
+        raise UsageError("how .onnx files are written goes with --bench", hint="give --bench, or leave it away")
 
 
 def _key(job: _Job, subject: Subject, owner: ModelId) -> dict[str, Any]:
     """What the points depend on beside their budget."""
     calibrated = config.pick(Calibration, job.settings).model_dump(exclude_none=True)
-    told = {name: str(value) for name, value in {**job.options.model_dump(), **calibrated}.items()}
+    form = job.form.model_dump(exclude_defaults=True)
+    told = {name: str(value) for name, value in {**job.options.model_dump(), **calibrated, **form}.items()}
     digests = {"architecture": owner.architecture, "weights": owner.weights}
     return {"peel": peelcli.__version__, **told, **digests, "inputs": list(inputs.texts(subject))}
 
@@ -191,7 +200,7 @@ def _share(job: _Job, subject: Subject, budgets: Sequence[Budget], store: Store)
             hint="lock layers with --ignore, see them with `peel inspect`, and report the model",
         )
     options, candidates = _allocation(job, prepared, budgets, evidence, store)
-    place = Workplace(subject, evidence, options, prepared, job.ways.bench)
+    place = Workplace(subject, evidence, options, prepared, job.ways.bench, job.form)
     return _Shared(subject, prepared.before, proof, place, candidates)
 
 
@@ -247,9 +256,9 @@ def _bench(job: _Job, subject: Subject, points: Sequence[Point]) -> tuple[Bench,
     original = folder / ORIGINAL
     if not original.is_file():
         with job.clock.stage("export"), files.staged([original]) as (temporary,):
-            onnx.write(subject, {}, temporary, original.name)
+            onnx.write(subject, {}, temporary, original.name, job.form)
     paths = [original, *(folder / point.onnx for point in points if point.onnx)]
-    given = [str(shape) for shape in shapes_to_say(subject.module, Example.of(subject.inputs))]
+    given = [str(shape) for shape in shapes_to_say(subject.module, Example.of(subject.inputs), bool(job.form.dynamic))]
     where = benches.conditions(("cpu",), (), ())
     with job.clock.stage("bench") as tell:
         return tuple(benches.bench(paths, where, given, BENCH_SECONDS, progress=tell))

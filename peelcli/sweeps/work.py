@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peelcli import config, pipeline, plans
-from peelcli.config import Budget, Calibration, Options
+from peelcli.config import Budget, Calibration, OnnxForm, Options
 from peelcli.errors import BudgetOutOfReach, CheckFailed, NothingToPrune
 from peelcli.evidence import Evidence, gather
 from peelcli.export import targets
@@ -51,6 +51,7 @@ class Workplace:
     options: Options
     prepared: Prepared
     export: bool
+    form: OnnxForm
 
     def make(self, budget: Budget, label: str) -> tuple[Point, Files]:
         """One point.
@@ -84,7 +85,7 @@ class Workplace:
             with tempfile.TemporaryDirectory(prefix="peel-") as folder:
                 path = Path(folder, onnx_name)
                 slim = replace(self.subject, module=settled.slim)
-                checks = (*checks, *targets.write(slim, settled.plan, settled.after, [path])[1])
+                checks = (*checks, *targets.write(slim, settled.plan, settled.after, [path], self.form)[1])
                 files[onnx_name] = path.read_bytes()
         point = Point(
             budget="",
@@ -103,4 +104,5 @@ def workplace(task: Task) -> Workplace:
     subject = pipeline.load(task.model, task.example, **task.settings)
     wanted = config.pick(Calibration, task.settings)
     subject, evidence = gather(subject, wanted, task.options.seed)
-    return Workplace(subject, evidence, task.options, task.prepared, task.export)
+    form = config.pick(OnnxForm, task.settings)
+    return Workplace(subject, evidence, task.options, task.prepared, task.export, form)
