@@ -195,11 +195,13 @@ def _check_sizes(texts: tuple[str, ...]) -> tuple[str, ...]:
     return texts
 
 
-class OnnxForm(BaseModel):
-    """How .onnx files are written."""
+class GraphForm(BaseModel):
+    """How files that hold a graph are written: .onnx, and .pt2 but for the opset."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    opset: int | None = Field(None, ge=1, le=999, description="version of the operators; what torch takes by default")
+    opset: int | None = Field(
+        None, ge=1, le=999, description="version of the operators in .onnx files; what torch takes by default"
+    )
     dynamic: Annotated[Texts, AfterValidator(_check_sizes)] = Field(
         (), description="sizes of an input that stay open beside the batch, e.g. 2,3 or ids=1:length; repeatable"
     )
@@ -350,7 +352,7 @@ def check_names(settings: Mapping[str, Any], more: Collection[str] = ()) -> None
     Raises:
         UsageError: with the nearest name.
     """
-    kinds = (Budget, Options, Source, OnnxForm, Calibration, Training, Rounds)
+    kinds = (Budget, Options, Source, GraphForm, Calibration, Training, Rounds)
     known = [*(name for kind in kinds for name in kind.model_fields), *more]
     for name in settings:
         if name not in known:

@@ -18,7 +18,7 @@ from typing_extensions import Unpack
 import peelcli
 from peelcli import config, files, plans, proving, request, retrain, students
 from peelcli.ambient import undisturbed
-from peelcli.config import Calibration, OnnxForm, Options, Settings, Source
+from peelcli.config import Calibration, GraphForm, Options, Settings, Source
 from peelcli.deadlines import settle_in_time
 from peelcli.errors import PeelError, PlanError, UsageError
 from peelcli.evidence import Evidence, gather
@@ -94,7 +94,7 @@ def prune(
         out: files to write; the suffix says the format: .onnx, .pt, .pt2, .py, .safetensors.
         progress: called with the name of each stage as it starts.
         settings: fields of `peelcli.config.Budget` (flops: multiply-adds for one sample; params: parameters; each a
-            count such as "1G" or a share such as "50%"), Options, Source, Calibration and OnnxForm.
+            count such as "1G" or a share such as "50%"), Options, Source, Calibration and GraphForm.
 
     Returns:
         The slim module, in the mode and with the flags of the original, and the run's record.
@@ -179,7 +179,7 @@ def apply(
         example: as for `load`; the plan's own input is used where no other is given.
         out: as for `prune`.
         progress: as for `prune`.
-        settings: the fields of `peelcli.config.Source`, Calibration and OnnxForm.
+        settings: the fields of `peelcli.config.Source`, Calibration and GraphForm.
 
     Raises:
         PlanError: the plan can't be read, or it was made for another architecture or other weights.
@@ -218,7 +218,7 @@ def finetune(
         teacher: the original.
         out: as for `prune`. Checkpoints lie beside the first file unless `checkpoints` names a folder.
         progress: as for `prune`; its text holds the figures.
-        settings: fields of `peelcli.regimen.Training`, and of Calibration, Source and OnnxForm.
+        settings: fields of `peelcli.regimen.Training`, and of Calibration, Source and GraphForm.
 
     Returns:
         The best state of the model, and the record; `run.tunings` says what training did.
@@ -294,14 +294,14 @@ def _remade(plan: Plan) -> tuple[str, ...]:
     return plan.inputs
 
 
-def _form(subject: Subject, settings: Settings) -> OnnxForm:
+def _form(subject: Subject, settings: Settings) -> GraphForm:
     """How .onnx files are written; sizes that the model does not have are refused before any work."""
-    form = config.pick(OnnxForm, settings)
+    form = config.pick(GraphForm, settings)
     asked_sizes(subject.module, Example.of(subject.inputs), form.dynamic)
     return form
 
 
-def _trained(found: Trained, wanted: Lessons, form: OnnxForm, clock: Clock) -> Pruned:
+def _trained(found: Trained, wanted: Lessons, form: GraphForm, clock: Clock) -> Pruned:
     """Write what was trained, in the first process; then its checkpoint is of no more use."""
     try:
         done = _finish(found.original, found.settled, wanted.paths if ranks.is_main() else (), form, clock)
@@ -323,7 +323,7 @@ def _tell_where(folder: Path, error: PeelError) -> None:
         error.hint = f"{other}; {error.hint}" if error.hint else other
 
 
-def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], form: OnnxForm, clock: Clock) -> Pruned:
+def _finish(subject: Subject, settled: Settled, paths: Sequence[Path], form: GraphForm, clock: Clock) -> Pruned:
     """Write what was asked for, and put the record together."""
     if settled.failed or settled.after is None:
         raise failure(settled)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from peelcli import config, files
-from peelcli.config import Budget, Calibration, OnnxForm, Options
+from peelcli.config import Budget, Calibration, GraphForm, Options
 from peelcli.errors import UsageError
 from peelcli.regimen import Rounds, Training
 from peelcli.scoring import table
@@ -111,7 +111,7 @@ def check_lessons(model: object, settings: Mapping[str, Any], out: Paths, teache
 def check_applied(model: object, plan: object, settings: Mapping[str, Any], out: Paths) -> tuple[Path, ...]:
     """The same for carrying out a plan, which is no output; beside weights it is written again, byte for byte."""
     paths = check_outputs(model, settings, out)
-    read = {*config.Source.model_fields, *OnnxForm.model_fields, *Calibration.model_fields}
+    read = {*config.Source.model_fields, *GraphForm.model_fields, *Calibration.model_fields}
     unread = [name for name, value in settings.items() if value is not None and name not in read]
     if unread:
         raise UsageError(
@@ -176,12 +176,18 @@ def check_outputs(
 
 
 def _check_form(settings: Mapping[str, Any], paths: Sequence[Path]) -> None:
-    """Refuse what only an .onnx file has where none is written."""
-    form = config.pick(OnnxForm, settings)
-    given = [name for name in OnnxForm.model_fields if getattr(form, name)]
-    if given and not any(path.suffix.lower() == ".onnx" for path in paths):
-        flag = f"--{given[0]}"
-        raise UsageError(f"{flag} is for .onnx files, and none is written", hint=f"leave {flag} away, or give --out")
+    """Refuse what only files that hold a graph have where none is written."""
+    form = config.pick(GraphForm, settings)
+    written = {path.suffix.lower() for path in paths}
+    for flag, given, kinds in (
+        ("--opset", form.opset, (".onnx",)),
+        ("--dynamic", form.dynamic, (".onnx", ".pt2")),
+    ):
+        if given and not written.intersection(kinds):
+            raise UsageError(
+                f"{flag} is for {' and '.join(kinds)} files, and none is written",
+                hint=f"leave {flag} away, or give --out",
+            )
 
 
 def files_read(model: object, settings: Mapping[str, Any], more: Sequence[object] = ()) -> tuple[Path, ...]:

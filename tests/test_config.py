@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peelcli import config
-from peelcli.config import Budget, Calibration, OnnxForm, Options, Quantity, Source
+from peelcli.config import Budget, Calibration, GraphForm, Options, Quantity, Source
 from peelcli.errors import UsageError
 from peelcli.regimen import Rounds, Training
 
@@ -172,7 +172,7 @@ def test_unknown_names_are_refused_with_the_nearest():
 
 
 def test_the_python_api_s_keywords_are_the_fields():
-    kinds = (Budget, Options, Source, OnnxForm, Calibration, Training, Rounds)
+    kinds = (Budget, Options, Source, GraphForm, Calibration, Training, Rounds)
     assert set(config.Settings.__annotations__) == {name for kind in kinds for name in kind.model_fields}
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from peelcli import config
-from peelcli.config import OnnxForm
+from peelcli.config import GraphForm
 from peelcli.errors import UsageError
 from peelcli.freesizes import FreeSizes, parse
 
@@ -44,13 +44,13 @@ def test_what_can_not(text, said):
 
 
 def test_as_a_setting():
-    assert config.pick(OnnxForm, {"dynamic": "2,3"}).dynamic == ("2,3",)
-    assert config.pick(OnnxForm, {"dynamic": ["a=1", "b=1"]}).dynamic == ("a=1", "b=1")
+    assert config.pick(GraphForm, {"dynamic": "2,3"}).dynamic == ("2,3",)
+    assert config.pick(GraphForm, {"dynamic": ["a=1", "b=1"]}).dynamic == ("a=1", "b=1")
     for wrong in (["1", "2"], ["a=1", "a=2"], ["a=1", "2"]):
         with pytest.raises(UsageError) as caught:
-            config.pick(OnnxForm, {"dynamic": wrong})
+            config.pick(GraphForm, {"dynamic": wrong})
         assert caught.value.message == (
             f"--dynamic {' '.join(wrong)}: each input is named once, and by its name where there are several"
         )
     with pytest.raises(UsageError, match="--opset 0: "):
-        config.pick(OnnxForm, {"opset": 0})
+        config.pick(GraphForm, {"opset": 0})

@@ -98,7 +98,7 @@ FORM: Group = {
     "opset": flag(int, "version of the operators in .onnx files", OUTPUT, "what torch's exporter takes", "N"),
     "dynamic": flag(
         list[str],
-        "sizes of an input that stay open in .onnx files beside the batch, by dimension and with a name: 2,3 or "
+        "sizes of an input that stay open in .onnx and .pt2 files beside the batch, by dimension, with a name: 2,3 or "
         "2:height,3:width or ids=1:length; repeatable",
         OUTPUT,
         metavar="[NAME=]DIM[:LABEL],...",

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.export import Dim
 from torch.utils import _pytree as pytree
 
 from peelcli import freesizes
-from peelcli.errors import UsageError
+from peelcli.errors import ExportError, UsageError
 from peelcli.inputtext import InputSpec
 from peelcli.onnxnames import OPEN_SIZES
 from peelcli.tensors import is_list_of_samples, tensors_in
@@ -118,20 +119,23 @@ def bound(module: torch.nn.Module, example: Example) -> dict[str, Any]:
     return dict(inspect.signature(module.forward).bind(*example.arguments).arguments)
 
 
-def dynamic_shapes(module: torch.nn.Module, example: Example, sizes: Sizes = ()) -> dict[str, Any]:
+def dynamic_shapes(
+    module: torch.nn.Module, example: Example, sizes: Sizes = (), *, named: bool = True
+) -> dict[str, Any]:
     """What torch's exporters want to hear: which sizes are free.
 
     Args:
         module: for the names of its arguments.
         example: the leading size of every batched tensor is free.
         sizes: for each argument, a tensor, names of other free sizes by dimension.
+        named: whether sizes of one name are equal and anything from 0; else torch finds what they may be.
     """
-    batch = torch.export.Dim("batch")
+    batch = Dim("batch")
     shapes: dict[str, Any] = pytree.tree_map(
         lambda leaf: {0: batch} if example.is_batched(leaf) else None, bound(module, example)
     )
     for name, dims in zip(shapes, sizes, strict=False):
-        free = {dim: torch.export.Dim(_symbol(size)) for dim, size in dims.items()}
+        free = {dim: Dim(_symbol(size)) if named else torch.export.Dim.DYNAMIC for dim, size in dims.items()}
         shapes[name] = {**(shapes[name] or {}), **free} or None
     return shapes
 
@@ -177,6 +181,28 @@ def asked_sizes(module: torch.nn.Module, example: Example, texts: Sequence[str])
             )
         sizes[name] = {dim: label or f"{name}_{dim}" for dim, label in free.labels.items()}
     return list(sizes.values()) if texts else ()
+
+
+def all_open(module: torch.nn.Module, example: Example, texts: Sequence[str]) -> tuple[Sizes, bool]:
+    """Sizes to leave open: those that the model's own file does and those asked for, by the labels of these.
+
+    Returns:
+        The sizes, and whether any was asked for: then a file without them is none that the user wants.
+    """
+    known, asked = open_sizes(module), asked_sizes(module, example, texts)
+    both = [{**one, **other} for one, other in zip(known, asked, strict=True)] if known and asked else known or asked
+    return both, bool(asked)
+
+
+def labels(sizes: Sizes) -> str:
+    """What open sizes are called."""
+    return ", ".join(dict.fromkeys(size for dims in sizes for size in dims.values()))
+
+
+def not_open(sizes: Sizes, reason: str) -> ExportError:
+    """What is said where sizes that were asked for can't be had."""
+    hint = "leave --dynamic away, or name other dimensions"
+    return ExportError(f"{labels(sizes)} can't stay open: {reason}", hint=hint)
 
 
 def shapes_to_say(module: torch.nn.Module, example: Example, asked: bool = False) -> tuple[InputSpec, ...]:

@@ -16,10 +16,10 @@ from torch import fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from peelcli import files
-from peelcli.config import OnnxForm, pick
+from peelcli.config import GraphForm, pick
 from peelcli.errors import CheckFailed, ExportError
 from peelcli.export.attention import WrittenOutAttention
-from peelcli.export.inputs import Example, Sizes, asked_sizes, dynamic_shapes, open_sizes, returned, run
+from peelcli.export.inputs import Example, Sizes, all_open, dynamic_shapes, labels, not_open, returned, run
 from peelcli.export.modules import evaluated, precisions, relative_difference
 from peelcli.export.names import graph_names, output_names
 from peelcli.garbage import no_collection
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 BATCHES = (2, 1, 3)  # 2 first: the size that is exported (the exporter specialises a batch of 1)
-AS_USUAL = pick(OnnxForm, {})
+AS_USUAL = pick(GraphForm, {})
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 2e-2  # twenty times the spacing of float16 at 1
 _RUNNABLE = {torch.float32, torch.float16}  # what onnxruntime has kernels for on a CPU, casts included
@@ -66,7 +66,7 @@ class _File:
     path: Path
     name: str
     metadata: Mapping[str, str]
-    form: OnnxForm
+    form: GraphForm
 
 
 def require() -> None:
@@ -81,7 +81,7 @@ def require() -> None:
 
 
 def write(
-    slim: Subject, metadata: Mapping[str, str], path: Path, name: str, form: OnnxForm = AS_USUAL
+    slim: Subject, metadata: Mapping[str, str], path: Path, name: str, form: GraphForm = AS_USUAL
 ) -> tuple[Check, ...]:
     """Export a model in eval mode to one ONNX file and prove it.
 
@@ -127,15 +127,14 @@ def _write_in(module: nn.Module, example: Example, file: _File) -> tuple[Check, 
             f"the weights need {byte_size(module) / 1e9:.1f} GB, one ONNX file holds at most 2 GB",
             hint="write .safetensors or .pt with --out",
         )
-    asked = asked_sizes(module, example, file.form.dynamic)
-    sizes = _together(open_sizes(module), asked)
-    names = ", ".join(dict.fromkeys(size for dims in sizes for size in dims.values()))
+    sizes, asked = all_open(module, example, file.form.dynamic)
+    names = labels(sizes)
     found = _freely(module, example, sizes, file) if sizes else ()
     if sizes and not isinstance(found, str):
         note = names if asked else f"{names}: as in the file that the model came from"
         return (*found, Check("dynamic_sizes", True, note=note))
-    if asked:
-        raise ExportError(f"{names} can't stay open: {found}", hint="leave --dynamic away, or name other dimensions")
+    if asked and isinstance(found, str):
+        raise not_open(sizes, found)
     more = (Check("dynamic_sizes", None, note=f"not available, all but the batch are fixed: {found}"),) if sizes else ()
     found = _freely(module, example, (), file)
     if not isinstance(found, str):
@@ -144,11 +143,6 @@ def _write_in(module: nn.Module, example: Example, file: _File) -> tuple[Check, 
     checks = _attempt(module, example, cases, file)
     size = f"the batch is fixed to {example.batch}" if example.batch else "the shapes are fixed"
     return (*checks, Check("dynamic_batch", None, note=f"not available, {size}: {found}"), *more)
-
-
-def _together(known: Sizes, asked: Sizes) -> Sizes:
-    """Open sizes of both; the labels of those that were asked for."""
-    return [{**one, **other} for one, other in zip(known, asked, strict=True)] if known and asked else known or asked
 
 
 def _freely(module: nn.Module, example: Example, sizes: Sizes, file: _File) -> tuple[Check, ...] | str:

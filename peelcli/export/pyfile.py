@@ -38,7 +38,7 @@ def write(slim: Subject, metadata: Mapping[str, str], path: Path, beside: Path, 
     from safetensors.torch import save
 
     with quietly():
-        found = export(slim, name, "py_dynamic_batch")
+        found = export(slim, name, "py")
         try:
             rebuilt = rebuild(found.program)
         except PeelError as error:
@@ -58,7 +58,7 @@ def write(slim: Subject, metadata: Mapping[str, str], path: Path, beside: Path, 
     bound = tolerance(slim.module)
     if not difference <= bound:
         raise CheckFailed(f"{name} loads again as another model (difference {difference:.1e}), nothing was written")
-    return Check("py_reload", True, difference, bound), found.dynamic
+    return (Check("py_reload", True, difference, bound), *found.checks)
 
 
 def _tensors_of(example: Example) -> Example:

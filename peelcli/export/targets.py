@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peelcli import __version__, files, plans
-from peelcli.config import OnnxForm
+from peelcli.config import GraphForm
 from peelcli.export import onnx, program, pyfile, safetensors, torchfile
 from peelcli.export.onnx import AS_USUAL
 from peelcli.records import Artifact, Check, Costs, Plan, Subject
@@ -24,7 +24,7 @@ def require(targets: Sequence[Path]) -> None:
 
 
 def write(
-    slim: Subject, plan: Plan, costs: Costs, targets: Sequence[Path], form: OnnxForm = AS_USUAL
+    slim: Subject, plan: Plan, costs: Costs, targets: Sequence[Path], form: GraphForm = AS_USUAL
 ) -> tuple[tuple[Artifact, ...], tuple[Check, ...]]:
     """Write every target or none.
 
@@ -34,7 +34,7 @@ def write(
         costs: counted on the slim model, for one sample.
         targets: by suffix .onnx, .pt, .pt2, .safetensors or .py; a .safetensors gets its plan beside it, a .py its
             weights.
-        form: of .onnx files.
+        form: of .onnx and .pt2 files.
 
     Returns:
         The files in the order of `targets`, and the checks that held or had nothing to compare.
@@ -56,7 +56,7 @@ def write(
                 metadata = {**figures, safetensors.PLAN_KEY: plans.to_json(plan)}
                 checks += onnx.write(slim, metadata, staged[path], path.name, form)
             elif kind == "pt2":
-                checks += program.write(slim, figures, staged[path], path.name)
+                checks += program.write(slim, figures, staged[path], path.name, form.dynamic)
             elif kind == "py":
                 checks += pyfile.write(slim, figures, staged[path], staged[files.weights_beside(path)], path.name)
             elif kind == "pt":

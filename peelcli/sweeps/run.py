@@ -11,7 +11,7 @@ from typing import Any
 import peelcli
 from peelcli import config, files, pipeline, request
 from peelcli.allocation.meter import Meter
-from peelcli.config import Budget, Calibration, OnnxForm, Options
+from peelcli.config import Budget, Calibration, GraphForm, Options
 from peelcli.errors import CheckFailed, UsageError
 from peelcli.evidence import Evidence, gather
 from peelcli.export import onnx
@@ -129,9 +129,9 @@ class _Job:
     clock: Clock
 
     @property
-    def form(self) -> OnnxForm:
+    def form(self) -> GraphForm:
         """How .onnx files are written."""
-        return config.pick(OnnxForm, self.settings)
+        return config.pick(GraphForm, self.settings)
 
 
 @dataclass(frozen=True)

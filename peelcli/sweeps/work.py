@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peelcli import config, pipeline, plans
-from peelcli.config import Budget, Calibration, OnnxForm, Options
+from peelcli.config import Budget, Calibration, GraphForm, Options
 from peelcli.errors import BudgetOutOfReach, CheckFailed, NothingToPrune
 from peelcli.evidence import Evidence, gather
 from peelcli.export import targets
@@ -51,7 +51,7 @@ class Workplace:
     options: Options
     prepared: Prepared
     export: bool
-    form: OnnxForm
+    form: GraphForm
 
     def make(self, budget: Budget, label: str) -> tuple[Point, Files]:
         """One point.
@@ -104,5 +104,5 @@ def workplace(task: Task) -> Workplace:
     subject = pipeline.load(task.model, task.example, **task.settings)
     wanted = config.pick(Calibration, task.settings)
     subject, evidence = gather(subject, wanted, task.options.seed)
-    form = config.pick(OnnxForm, task.settings)
+    form = config.pick(GraphForm, task.settings)
     return Workplace(subject, evidence, task.options, task.prepared, task.export, form)

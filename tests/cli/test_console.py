@@ -12,7 +12,7 @@ from rich.table import Table
 from typer import BadParameter
 
 from peelcli.cli import console, main, options, settings, training_options
-from peelcli.config import Budget, OnnxForm, Options, Source
+from peelcli.config import Budget, GraphForm, Options, Source
 from peelcli.errors import UsageError
 from peelcli.regimen import Training
 
@@ -93,7 +93,7 @@ def test_flags_for_samples(command, flags):
         (Source, [options.SOURCE]),
         (Budget, [options.BUDGETS]),
         (Options, [options.CHOICE, options.WIDTHS, options.SEED]),
-        (OnnxForm, [options.FORM]),
+        (GraphForm, [options.FORM]),
         (Training, [training_options.TRAINING, {"epochs": None, "steps": None}]),
     ],
 )

@@ -88,10 +88,13 @@ def test_an_opset_that_can_not_be_had_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_both_go_with_onnx_files(tmp_path):
-    for setting, flag in (({"opset": 18}, "--opset"), ({"dynamic": "1"}, "--dynamic")):
-        with pytest.raises(UsageError, match=rf"{flag} is for \.onnx files, and none is written"):
-            peelcli.prune(Tagger(), torch.randint(0, 20, (1, 8)), out=tmp_path / "slim.pt", flops="80%", **setting)
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [({"opset": 18}, "--opset is for .onnx files"), ({"dynamic": "1"}, "--dynamic is for .onnx and .pt2 files")],
+)
+def test_where_neither_plays_a_part_they_are_refused(setting, said, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        peelcli.prune(Tagger(), torch.randint(0, 20, (1, 8)), out=tmp_path / "slim.pt", flops="80%", **setting)
 
 
 def test_plans_and_sweeps_and_budgets_of_latency(tmp_path, monkeypatch):
@@ -109,3 +112,21 @@ def test_plans_and_sweeps_and_budgets_of_latency(tmp_path, monkeypatch):
         assert [d.dim_param for d in model.graph.input[0].type.tensor_type.shape.dim] == ["batch", "length"], path
     with pytest.raises(UsageError, match=r"how \.onnx files are written goes with --bench"):
         run.sweep(module, ids, ways=run.Ways(tmp_path / "other"), flops="80%", opset=18)
+
+
+def test_exported_programs_leave_them_open_too(tmp_path):
+    asked = ["image=2:height,3:width", "other=2:height,3:width"]
+    out = [tmp_path / "slim.pt2", tmp_path / "slim.onnx"]
+    slim, run_ = peelcli.prune(Segmenter().eval(), IMAGES, out=out, flops="80%", dynamic=asked)
+    told = {check.name: (check.ok, check.note) for check in run_.checks}
+    assert told["pt2_dynamic_sizes"] == told["dynamic_sizes"] == (True, "height, width")
+    assert told["pt2_dynamic_batch"] == (True, "batch sizes 1, 2, 3")
+    again = torch.export.load(out[0]).module(check_guards=False)
+    given = [torch.randn(2, 3, 40, 18) for _ in range(2)]
+    torch.testing.assert_close(again(*given), slim(*given))
+
+
+def test_exported_programs_that_can_not_are_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"^height can't stay open: "):
+        peelcli.prune(Fixed().eval(), torch.randn(1, 3, 8, 8), out=tmp_path / "a.pt2", flops="80%", dynamic="2:height")
+    assert not list(tmp_path.iterdir())
