@@ -73,10 +73,18 @@ def _cut_tensor(name: str, tensor: torch.Tensor, by_dim: dict[int, set[int]]) ->
             raise PlanError(f"the plan does not fit the shape of {name}, {tuple(tensor.shape)}")
         kept = [entry for entry in range(tensor.shape[dim]) if entry not in gone]
         result = result.index_select(dim, torch.tensor(kept, dtype=torch.long, device=result.device))
-    result = result.contiguous()
+    result = result.contiguous(memory_format=_layout(tensor))
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(result, requires_grad=tensor.requires_grad)
     return result
+
+
+def _layout(tensor: torch.Tensor) -> torch.memory_format:
+    """Channels last where the tensor lies that way: GPUs are fast on one layout throughout."""
+    for dims, last in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        if tensor.dim() == dims and tensor.is_contiguous(memory_format=last) and not tensor.is_contiguous():
+            return last
+    return torch.contiguous_format
 
 
 def _lower(slim: nn.Module, attribute: Attribute, bundles: int) -> None:

@@ -170,3 +170,23 @@ def test_entries_by_tensor_dimension_and_role():
     assert entries_of((one,), removed=False) == {"a": {0: {0, 2}}, "b": {1: {0, 1, 4, 5}}}
     assert entries_of((one,), removed=True, role="in") == {"b": {1: {2, 3, 6, 7}}}
     assert entries_of((whole,), removed=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("layer", "example", "last"),
+    [
+        (nn.Conv2d, (1, 3, 5, 5), torch.channels_last),
+        (nn.Conv3d, (1, 3, 5, 5, 5), torch.channels_last_3d),
+    ],
+)
+def test_channels_stay_last(layer, example, last):
+    net = (
+        nn.Sequential(layer(3, 8, 3, padding=1), nn.ReLU(), layer(8, 8, 3), nn.Flatten()).eval().to(memory_format=last)
+    )
+    graph = zoo.graph_of(Subject(net, (torch.randn(example),), "net"))
+    slim = apply_cuts(net, (Cut(graph.groups[0], 4, (0, 2, 5, 7), 1.0),))
+    assert slim[0].weight.shape[0] == slim[2].weight.shape[1] == 4
+    for place in (0, 2):
+        assert slim[place].weight.is_contiguous(memory_format=last)
+        assert not slim[place].weight.is_contiguous()
+    assert torch.equal(slim[2].weight, net[2].weight[:, [0, 2, 5, 7]])
