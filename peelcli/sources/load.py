@@ -13,6 +13,7 @@ from peelcli.config import Source, pick
 from peelcli.errors import InputError, SourceError, UsageError
 from peelcli.records import Subject
 from peelcli.sources import inputs, names, programs, signature, sound, state, trial, usercode
+from peelcli.sources.folded import fold
 from peelcli.sources.usercode import RANDOM_WEIGHTS
 from peelcli.tensors import into_own_memory
 
@@ -39,7 +40,8 @@ def load(spec: str, options: Source) -> Subject:
     if options.factory is None and programs.is_program(Path(spec)):
         return _from_program(Path(spec), options, specs)
     module, name, notes = _open(spec, options)
-    return _with_input(_read(module, name), name, notes, specs, options.inputs)
+    module, more = fold(_read(module, name))
+    return _with_input(module, name, (*notes, *more), specs, options.inputs)
 
 
 def _from_program(path: Path, options: Source, specs: tuple[inputs.Spec, ...]) -> Subject:
@@ -70,13 +72,13 @@ def from_module(
     if not isinstance(module, nn.Module):
         raise UsageError(f"expected a torch.nn.Module, not {type(module).__name__}", hint="pass the model itself")
     name = name or type(_unwrapped(module)).__name__
-    module = _usable(module, name)
+    module, notes = fold(_usable(module, name))
     if example is None:
         options = options or pick(Source, {})
-        return _with_input(module, name, (), _specs(options), options.inputs)
+        return _with_input(module, name, notes, _specs(options), options.inputs)
     arguments = inputs.arrange(module, example)
     _check_input(module, arguments)
-    return Subject(module, arguments, name)
+    return Subject(module, arguments, name, notes)
 
 
 def _specs(options: Source) -> tuple[inputs.Spec, ...]:
