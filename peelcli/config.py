@@ -200,7 +200,10 @@ class GraphForm(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     opset: int | None = Field(
-        None, ge=1, le=999, description="version of the operators in .onnx files; what torch takes by default"
+        None,
+        ge=11,
+        le=999,
+        description="version of operators in .onnx files, from 11 on; what torch takes by default",
     )
     dynamic: Annotated[Texts, AfterValidator(_check_sizes)] = Field(
         (), description="sizes of an input that stay open beside the batch, e.g. 2,3 or ids=1:length; repeatable"
@@ -384,6 +387,7 @@ _HINTS = {
     "--latency": "write a time or a share of the original's, e.g. --latency 5ms or --latency 50%",
     "--align": "write --align auto, or a whole number of channels such as --align 8",
     "--dynamic": "write dimensions, e.g. --dynamic 2,3 or --dynamic ids=1:length --dynamic mask=1:length",
+    "--opset": "write a version from 11 on, e.g. --opset 17",
     "--mean": "write a number for each channel, e.g. --mean 0.485,0.456,0.406",
     "--std": "write a number above zero for each channel, e.g. --std 0.229,0.224,0.225",
 }

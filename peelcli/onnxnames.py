@@ -7,6 +7,7 @@ import re
 SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter notes the modules around a node
 INTERFACE = "onnx_interface"  # where a module made of a file notes what that calls its inputs, and its outputs
 OPEN_SIZES = "onnx_open_sizes"  # and which sizes of each input that leaves open beside the batch, by dimension
+OPSET = "onnx_opset"  # and the version of the operators that it is made of
 ABOUT = "onnx_about"  # and what its author wrote on it: a serialised ModelProto without a graph
 OWN = "peel."  # how the keys of our own notes on a file begin
 LONGEST = 200  # characters of a name that are used

@@ -95,7 +95,9 @@ CHOICE: Group = {
 }
 
 FORM: Group = {
-    "opset": flag(int, "version of the operators in .onnx files", OUTPUT, "what torch's exporter takes", "N"),
+    "opset": flag(
+        int, "version of operators in .onnx files, from 11 on", OUTPUT, "torch's, none newer than an ONNX model's", "N"
+    ),
     "dynamic": flag(
         list[str],
         "sizes of an input that stay open in .onnx and .pt2 files beside the batch, by dimension, with a name: 2,3 or "

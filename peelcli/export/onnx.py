@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +18,13 @@ from peelcli import files
 from peelcli.config import GraphForm, pick
 from peelcli.errors import CheckFailed, ExportError
 from peelcli.export.attention import WrittenOutAttention
+from peelcli.export.contents import annotate
 from peelcli.export.inputs import Example, Sizes, all_open, dynamic_shapes, labels, not_open, returned, run
 from peelcli.export.modules import evaluated, precisions, relative_difference
 from peelcli.export.names import graph_names, output_names
 from peelcli.garbage import no_collection
 from peelcli.onnxdata import LARGEST
-from peelcli.onnxnames import ABOUT, SCOPES, of_scopes
-from peelcli.onnxnodes import graphs_of, with_inner
+from peelcli.onnxnames import OPSET
 from peelcli.rebuild.compare import quietly
 from peelcli.records import Check, Subject
 from peelcli.tensors import byte_size, tensors_in
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+OLDEST, EXPORTED, DEFAULT = 11, 18, 20  # opsets: that of the first rules, what torch can write, what it writes unasked
 BATCHES = (2, 1, 3)  # 2 first: the size that is exported (the exporter specialises a batch of 1)
 AS_USUAL = pick(GraphForm, {})
 TOLERANCE = 1e-4
@@ -94,7 +94,8 @@ def write(
 
     Returns:
         The checks that held: `onnx_checker`, `onnx_parity`, `dynamic_batch`, `dynamic_sizes` where sizes were asked for
-        or the model's own ONNX file leaves some open, `onnx_precision` where the precision is not the model's.
+        or the model's own ONNX file leaves some open, `onnx_precision` where the precision is not the model's,
+        `onnx_opset` where the operators are newer than those of that file.
 
     Raises:
         ExportError: the model can't be expressed in ONNX, not in one file, or not as asked.
@@ -109,7 +110,7 @@ def write(
     for precision in ways:
         inputs = example if precision is None else example.to(precision)
         try:
-            checks = _write_in(evaluated(slim.module, precision), inputs, file)
+            checks = _in_its_opset(evaluated(slim.module, precision), inputs, file)
         except _Unfit as error:
             problem = str(error)
             continue
@@ -118,6 +119,21 @@ def write(
         note = f"onnxruntime can't run {foreign} on a CPU: the file is in float32, its inputs and outputs too"
         return (*checks, Check("onnx_precision", None, note=note))
     raise CheckFailed(f"onnxruntime does not run {name}: {problem}; nothing was written")
+
+
+def _in_its_opset(module: nn.Module, example: Example, file: _File) -> tuple[Check, ...]:
+    """No newer operators than in the ONNX file that the model came from, unless asked; what runs that may be old."""
+    known: int = module.meta.get(OPSET, DEFAULT) if isinstance(module, fx.GraphModule) else DEFAULT
+    if file.form.opset or known >= DEFAULT:
+        return _write_in(module, example, file)
+    opset = min(max(known, OLDEST), EXPORTED)
+    try:
+        checks = _write_in(module, example, replace(file, form=file.form.model_copy(update={"opset": opset})))
+        problem = f"{OLDEST} is the oldest that can be written" if opset > known else ""
+    except _NotExportable as error:
+        checks, problem = _write_in(module, example, file), error.message
+    note = f"newer than {known}, that of the file which the model came from: {problem}"
+    return (*checks, Check("onnx_opset", None, note=note)) if problem else checks
 
 
 def _write_in(module: nn.Module, example: Example, file: _File) -> tuple[Check, ...]:
@@ -178,15 +194,13 @@ def _attempt(
 ) -> tuple[Check, ...]:
     inputs, outputs = graph_names(module, example, cases[0].names)
     proto = _export(module, example, inputs, outputs, shapes, file.form.opset)
-    _call_by_module(proto)
-    _strip(proto)
-    _name_batch(proto)
-    _label(proto, file.metadata, module)
+    annotate(proto, file.metadata, module)
+    _lower(proto, file.form.opset)
     opset = next((entry.version for entry in proto.opset_import if not entry.domain), 0)
     if opset != (file.form.opset or opset):
         raise ExportError(
             f"torch's exporter writes this model in opset {opset}, and not in {file.form.opset}",
-            hint=f"give --opset {opset}, or leave it away",
+            hint=f"give --opset {opset}, or an older one",
         )
     files.write_bytes(file.path, _serialised(proto))
     del proto
@@ -205,6 +219,18 @@ def _attempt(
     if not any(output.any() for case in cases for output in case.outputs):
         return file_is_right, Check("onnx_parity", None, note="every output is zero, nothing to compare")
     return file_is_right, Check("onnx_parity", True, worst, tolerance)
+
+
+def _lower(proto: onnx.ModelProto, opset: int | None) -> None:
+    """Into the opset that was asked for, where torch's exporter has stopped short of it."""
+    if opset is None or opset >= EXPORTED:
+        return
+    from peelcli.export import opsets
+
+    try:
+        opsets.lower(proto, opset)
+    except opsets.NoOlderForm as missing:
+        raise _NotExportable(f"opset {opset} has no {missing}", hint="give a newer --opset") from missing
 
 
 def _draws(module: nn.Module, case: _Case) -> bool:
@@ -258,7 +284,7 @@ def _program(
             dynamic_shapes=shapes,
             input_names=inputs,
             output_names=outputs,
-            opset_version=opset,
+            opset_version=opset and max(opset, EXPORTED),
             external_data=False,
             verbose=False,
         )
@@ -281,62 +307,6 @@ def _serialised(proto: onnx.ModelProto) -> bytes:
         raise ExportError(
             f"the model does not fit into one ONNX file: {_reason(error)}", hint="write .safetensors or .pt with --out"
         ) from error
-
-
-# --- the file's content -----------------------------------------------------------------------------------------------
-
-
-def _call_by_module(proto: onnx.ModelProto) -> None:
-    """Put the path of the innermost module before a node's name: what readers see after the metadata is gone."""
-    for node in _nodes(proto):
-        notes = {entry.key: entry.value for entry in node.metadata_props}
-        place = of_scopes(notes.get(SCOPES, ""))
-        if place:
-            node.name = f"{place}/{node.name}"
-
-
-def _strip(proto: onnx.ModelProto) -> None:
-    """Remove stack traces and doc strings: they hold paths of the user's machine."""
-    messages: list[Any] = [proto, *proto.functions]
-    for graph in _graphs(proto):
-        messages += [graph, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
-    for node in _nodes(proto):
-        messages += [node, *node.attribute]
-    for message in messages:
-        for field in ("doc_string", "metadata_props"):
-            if field in message.DESCRIPTOR.fields_by_name:
-                message.ClearField(field)
-
-
-def _name_batch(proto: onnx.ModelProto) -> None:
-    """Call the batch "batch" in all shapes; the exporter forgets the name where an argument is no tensor."""
-    sizes = [value.type.tensor_type.shape.dim[:1] for value in proto.graph.input]
-    symbols = [size.dim_param for first in sizes for size in first if size.dim_param]
-    for graph in _graphs(proto) if symbols else ():
-        for value in (*graph.input, *graph.output, *graph.value_info):
-            for size in value.type.tensor_type.shape.dim:
-                if size.dim_param:
-                    size.dim_param = re.sub(rf"\b{re.escape(symbols[0])}\b", "batch", size.dim_param)
-
-
-def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    """The graph, and those inside its nodes."""
-    yield proto.graph
-    for node in _nodes(proto):
-        yield from graphs_of(node)
-
-
-def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """All nodes, those of functions and of graphs inside nodes included."""
-    return with_inner([*proto.graph.node, *(node for function in proto.functions for node in function.node)])
-
-
-def _label(proto: onnx.ModelProto, metadata: Mapping[str, str], module: nn.Module) -> None:
-    """Our notes, and those of the file that the model was made of."""
-    if isinstance(module, fx.GraphModule):
-        proto.MergeFromString(module.meta.get(ABOUT, b""))
-    for key, value in sorted(metadata.items()):
-        proto.metadata_props.add(key=key, value=value)
 
 
 # --- proof ------------------------------------------------------------------------------------------------------------

@@ -43,10 +43,17 @@ class Owners:
                 self._sums.update(dict.fromkeys(node.input, node))
 
     def layer(self, node: onnx.NodeProto) -> str:
-        """By the names of its weights, else by that of the bias which is added next, else by its own."""
+        """By the name of its weight, else by the module in its own, else by its bias, also one that is added next.
+
+        Exporters store equal biases once, so that a bias may be called after another layer.
+        """
         after = self._sums.get(node.output[0]) if node.op_type == "MatMul" and node.output else None
-        names = [self.origin.get(name, "") for name in (*node.input, *(after.input if after else ()))]
-        wishes = (*map(of_weight, names), *map(of_parameter, names), of_node(node.name))
+        read = [self.origin.get(name, "") for name in (*node.input, *(after.input if after else ()))]
+        names = [name for name in read if name]
+        place = of_node(node.name)
+        module = place if "/" in node.name else ""
+        weights = [of_weight(name) for name in names]
+        wishes = (*weights[:1], module, *weights[1:], *map(of_parameter, names), place)
         return next((wish for wish in wishes if wish), node.op_type)
 
 

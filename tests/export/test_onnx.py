@@ -14,8 +14,8 @@ from torch import nn
 import peelcli
 from peelcli import plans
 from peelcli.errors import CheckFailed, ExportError
+from peelcli.export import contents, targets
 from peelcli.export import onnx as onnx_files
-from peelcli.export import targets
 from tests.export.conftest import subject_of
 
 
@@ -287,7 +287,7 @@ def test_a_file_that_the_checker_refuses_is_not_written(conv_net, plan, costs, t
     def strip_too_much(proto):
         del proto.graph.node[0]
 
-    monkeypatch.setattr(onnx_files, "_strip", strip_too_much)
+    monkeypatch.setattr(contents, "_strip", strip_too_much)
     with pytest.raises(CheckFailed, match=r"onnx.checker refuses slim.onnx: "):
         targets.write(conv_net, plan, costs, [tmp_path / "slim.onnx"])
     assert list(tmp_path.iterdir()) == []

@@ -73,6 +73,18 @@ def test_layers_are_named_by_their_weights_else_by_their_bias_else_by_the_node(m
     }  # fmt: skip
 
 
+def test_a_bias_that_layers_share_names_none_of_them(made):
+    """Torch's older exporter stores equal biases once, and calls folded weights by a number."""
+    nodes = [
+        node("Identity", ["late.fc.bias"], ["onnx::Gemm_7"]),
+        node("Gemm", ["x", "onnx::Gemm_6", "onnx::Gemm_7"], ["a"], name="/early/fc/Gemm"),
+        node("Gemm", ["a", "late.fc.weight", "late.fc.bias"], ["y"], name="/late/fc/Gemm"),
+    ]
+    weights = {"onnx::Gemm_6": (7, 3), "late.fc.weight": (3, 3), "late.fc.bias": (3,)}
+    found = count(made(nodes, {"x": (1, 7)}, weights))
+    assert {layer.name: layer.macs for layer in found.layers} == {"early.fc": 21, "late.fc": 9}
+
+
 def test_products_of_activations_stand_together(made):
     nodes = [node("Transpose", ["x"], ["t"], perm=[0, 2, 1]), node("MatMul", ["x", "t"], ["s"]),
              node("MatMul", ["s", "x"], ["y"])]  # fmt: skip

@@ -49,6 +49,7 @@ def build(file: OnnxFile, builder: Builder, shapes: Mapping[str, Sequence[int]])
     module = builder.finish([builder.tensor(walk.env[value.name]) for value in file.graph.output])
     module.meta[onnxnames.INTERFACE] = ([v.name for v in file.inputs], [v.name for v in file.graph.output])
     module.meta[onnxnames.ABOUT] = file.about
+    module.meta[onnxnames.OPSET] = file.opset
     return module
 
 
