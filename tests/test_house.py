@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import peelcli
+from peelcli import errors
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = sorted((ROOT / "peelcli").rglob("*.py"))
@@ -90,8 +91,18 @@ def test_a_command_loads_no_package_that_only_some_runs_need():
 
 def test_the_python_api_is_the_pipeline():
     pipeline = importlib.import_module("peelcli.pipeline")
-    for name in set(peelcli.__all__) - {"__version__"}:
+    own = {name for name in peelcli.__all__ if not hasattr(errors, name)} - {"__version__"}
+    assert own == {"apply", "finetune", "inspect", "load", "plan", "prune"}
+    for name in own:
         assert getattr(peelcli, name) is getattr(pipeline, name)
+
+
+def test_every_error_can_be_caught_by_name():
+    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    assert kinds - set(peelcli.__all__) == set()
+    with pytest.raises(peelcli.PeelError) as caught:
+        peelcli.prune(object(), None)
+    assert (caught.value.exit_code, bool(caught.value.message)) == (2, True)
 
 
 def test_an_unknown_name_is_an_attribute_error():

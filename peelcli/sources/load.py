@@ -6,8 +6,9 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils._pytree import tree_map
 
 from peelcli.config import Source, pick
 from peelcli.errors import InputError, SourceError, UsageError
@@ -15,7 +16,7 @@ from peelcli.records import Subject
 from peelcli.sources import inputs, names, programs, signature, sound, state, trial, usercode
 from peelcli.sources.folded import fold
 from peelcli.sources.usercode import RANDOM_WEIGHTS
-from peelcli.tensors import into_own_memory
+from peelcli.tensors import into_own_memory, tensors_in
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 _INSIDE = ("module", "_orig_mod")  # where they, and what torch.compile returns, keep the real one
@@ -190,15 +191,35 @@ def _usable(module: nn.Module, name: str) -> nn.Module:
 
 def _check_input(module: nn.Module, example: tuple[Any, ...]) -> None:
     """Run forward once, on a copy, and say in one line what the module has against the input."""
+    own = inputs.own_dtype(module)
+    shapes = " and ".join(inputs.describe(value, own) for value in example)
+    tensors = tensors_in(example)
+    if tensors and not any(tensor.numel() for tensor in tensors):
+        raise InputError(f"the input {shapes} is empty", hint="give one sample, or more")
     heard = trial.complaint(module, example)
     if heard is None:
         return
-    own = inputs.own_dtype(module)
-    shapes = " and ".join(inputs.describe(value, own) for value in example)
+    if heard.startswith(trial.NO_COPY):
+        raise SourceError(heard, hint="give it a __deepcopy__ or __getstate__ that leaves that out")
+    signature.check_keywords(module)
     raise InputError(
         f"the model does not take the input {shapes}: {heard}; it is called as {signature.text(module)}",
-        hint=_what_runs(module) or "give the shape that it was trained on, e.g. --input 1,3,224,224",
+        hint=_other_input(module, example),
     )
+
+
+def _other_input(module: nn.Module, example: tuple[Any, ...]) -> str:
+    """An input that a module runs on, in words."""
+    own = inputs.own_dtype(module)
+
+    def convert(leaf: Any) -> Any:
+        return leaf.to(own) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+
+    converted = tree_map(convert, example)
+    if trial.complaint(module, converted) is None:
+        kind = str(own).removeprefix("torch.")
+        return f"its weights are {kind}: give the input in that precision, or convert the model"
+    return _what_runs(module) or "give the shape that it was trained on, e.g. --input 1,3,224,224"
 
 
 def _what_runs(module: nn.Module) -> str:

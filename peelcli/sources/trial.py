@@ -11,6 +11,7 @@ from torch import nn
 
 from peelcli.tensors import full_copy, meta_copy, tensors_in, to_meta
 
+NO_COPY = "the module can't be copied"
 _LONGEST = 200  # characters of a complaint that are shown
 
 Run = Callable[[tuple[Any, ...]], str | None]
@@ -38,7 +39,7 @@ def on_real_copy(module: nn.Module) -> Run:
     try:
         double = full_copy(module, {id(parameter): parameter for parameter in module.parameters()}).eval()
     except Exception as error:
-        return _refusal(f"the module can't be copied: {told(error)}")
+        return _refusal(f"{NO_COPY}: {told(error)}")
     return lambda inputs: _run(double, inputs)
 
 

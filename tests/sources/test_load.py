@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+import threading
 
 import pytest
 import torch
@@ -228,6 +229,40 @@ def test_examples_from_python(net, kind):
 def test_examples_that_are_none(net, example):
     with pytest.raises(InputError, match="not a tensor or a tuple"):
         from_module(net, example)
+
+
+def test_an_example_without_entries(net):
+    with pytest.raises(InputError, match=r"^the input 0x3x8x8 is empty$"):
+        from_module(net, torch.zeros(0, 3, 8, 8))
+
+
+def test_an_example_in_another_precision(net):
+    with pytest.raises(InputError) as caught:
+        from_module(net.half(), torch.zeros(1, 3, 8, 8))
+    assert caught.value.hint == "its weights are float16: give the input in that precision, or convert the model"
+
+
+def test_an_argument_by_keyword_only(net):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x, *, scale):
+            return self.net(x) * scale
+
+    with pytest.raises(InputError, match=r"^forward takes scale by keyword only") as caught:
+        from_module(Scaled(), torch.zeros(1, 3, 8, 8))
+    assert caught.value.hint == "wrap the model in a module whose forward gives it scale"
+
+
+def test_a_module_that_can_not_be_copied(net):
+    net.lock = threading.Lock()
+    with pytest.raises(
+        SourceError, match=r"^the module can't be copied: cannot pickle '_thread.lock' object$"
+    ) as caught:
+        from_module(net, torch.zeros(1, 3, 8, 8))
+    assert caught.value.hint.startswith("give it a __deepcopy__")
 
 
 def test_an_example_that_does_not_fit(net):
