@@ -54,6 +54,10 @@ def measure(side: str, name: str) -> None:
         import zoo_peel
 
         zoo_peel.measure(row, entry, export=False, tracer="depgraph")
+    elif side == "samples":
+        import zoo_samples
+
+        zoo_samples.measure(row, entry)
     elif side == "plain":
         import zoo_plain
 
@@ -165,7 +169,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", metavar="GLOB", help="models by name; repeatable")
     parser.add_argument("--family", action="append", help="torchvision, timm, transformers, pytorchcv, own; repeatable")
-    parser.add_argument("--side", choices=(*SIDES, "depgraph", "both"), default="both")
+    parser.add_argument("--side", choices=(*SIDES, "depgraph", "samples", "both"), default="both")
     parser.add_argument("--jobs", type=int, default=1, help="models at a time, one thread each")
     parser.add_argument("--limit", type=float, default=180.0, help="CPU seconds for a model, all stages together")
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON lines")

@@ -13,8 +13,10 @@ import math
 import re
 import tempfile
 import traceback
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from zoo_judge import Row, Stalled, at_most, one_line, trains
 from zoo_models.entry import Entry, inputs_of, liven
@@ -33,18 +35,24 @@ LEAST = re.compile(r"can reach is ([\d.,]+) ?([kMGT]?)")
 
 def measure(row: Row, entry: Entry, export: bool = True, tracer: str = "auto") -> None:
     """Take a model through peel, with one of its tracers, and put down what came of it."""
-    try:
+    with outcome_told(row, LIMIT):
         _measure(row, entry, export, tracer)
+        outcome, reason = judged(row)
+        row.tell(outcome=outcome, reason=reason)
+
+
+@contextlib.contextmanager
+def outcome_told(row: Row, limit: float) -> Iterator[None]:
+    """Put down what ended the work inside, whatever it was."""
+    try:
+        yield
     except Stalled:
-        row.tell(outcome="hang", reason=f"over {LIMIT:.0f} s in {row['stage']}")
+        row.tell(outcome="hang", reason=f"over {limit:.0f} s in {row['stage']}")
     except PeelError as error:
         row.tell(outcome="refused", reason=f"{row['stage']}: {one_line(error)}")
     except Exception as error:  # what peel must never let out
         where = traceback.extract_tb(error.__traceback__)[-1]
         row.tell(outcome="traceback", reason=f"{one_line(error)} ({Path(where.filename).name}:{where.lineno})")
-    else:
-        outcome, reason = judged(row)
-        row.tell(outcome=outcome, reason=reason)
 
 
 def _measure(row: Row, entry: Entry, export: bool, tracer: str) -> None:
@@ -59,7 +67,7 @@ def _measure(row: Row, entry: Entry, export: bool, tracer: str) -> None:
     row.tell(groups=len(seen.groups), locked=len(locked), macs=seen.full.macs, params=seen.full.params, reach=reach,
              reasons=sorted({group.locked.reason for group in locked})[:5])  # fmt: skip
     with row.stage("plan"), at_most(LIMIT):
-        slim, run = _pruned(row, subject, target_of(reach), seen.full, tracer)
+        slim, run = pruned(row, subject, target_of(reach), seen.full, tracer=tracer)
     _put_down(row, run)
     if row["broken"]:
         row.tell(reach=_proven_reach(subject, run, reach, tracer))
@@ -78,19 +86,19 @@ def target_of(reach: float) -> int:
     return SHARE if least <= SHARE or least >= 100 else least
 
 
-def _pruned(row: Row, subject: Subject, target: int, full: Costs, tracer: str) -> pipeline.Pruned:
-    """Prune; where the proof locks so much that the budget falls out of reach, ask again for what is left."""
+def pruned(row: Row, subject: Subject, target: int, full: Costs, **how: Any) -> pipeline.Pruned:
+    """Prune as told; where the proof locks so much that the budget falls out of reach, ask again for what is left."""
     for _ in range(3):
         row.tell(target=target)
         try:
-            return pipeline.prune(subject, flops=f"{target}%", tracer=tracer)
+            return pipeline.prune(subject, flops=f"{target}%", **how)
         except BudgetOutOfReach as error:
             left = LEAST.search(error.message)
             share = _count(left) / full.macs if left else target / 100 + 0.1
             if target_of(share) <= target:
                 raise
             target = target_of(share)
-    return pipeline.prune(subject, flops=f"{target}%", tracer=tracer)
+    return pipeline.prune(subject, flops=f"{target}%", **how)
 
 
 def _proven_reach(subject: Subject, run: Run, traced: float, tracer: str) -> float:

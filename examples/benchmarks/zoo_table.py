@@ -57,6 +57,10 @@ reach, below, is what is then left. What plain torch-pruning removed is taken ov
 
 {tracers}
 
+## With samples
+
+{samples}
+
 ## What did not work, and why
 
 {failures}
@@ -94,6 +98,7 @@ def page(rows: Rows) -> str:
         summary=_summary(peel, plain),
         medians=_medians(peel, plain),
         tracers=_tracers(peel, graph),
+        samples=_samples({name: rows[name, "samples"] for name in names if (name, "samples") in rows}),
         failures=_failures(peel),
         table=markdown(HEADER, [_cells(peel.get(name, {}), plain.get(name, {}), name) for name in names]),
         versions=versions(list(rows.values())),
@@ -124,6 +129,31 @@ def _tracers(peel: dict[str, Row], graph: dict[str, Row]) -> str:
     )
     header = ("tracer", "right", "partly", "neither", "groups that the proof locked", "removable")
     return words + markdown(header, lines)
+
+
+def _samples(rows: dict[str, Row]) -> str:
+    """What scores, choice and repair do on models of all kinds."""
+    if not rows:
+        return "Not measured in these results."
+    lines = []
+    for kind, words in KINDS.items():
+        done = [row for row in rows.values() if row["kind"] == kind and "distance" in row]
+        nearer = sum(row["outcome"] == "nearer" for row in done)
+        distances = [f"{median([row['distance'][place] for row in done]):.2f}" if done else "-" for place in (0, 1)]
+        lines.append((words, str(sum(row["kind"] == kind for row in rows.values())), str(nearer), *distances))
+    others = [
+        (f"`{name}`", row["outcome"], _escaped(row.get("reason", "")))
+        for name, row in rows.items()
+        if row["outcome"] != "nearer"
+    ]
+    words = (
+        f"`peel prune --data` on {len(rows)} of the models, with 24 samples of noise: scores from data, the choice of "
+        "an allocation, repair (`zoo.py --side samples`). Random weights say nothing of accuracy; the distance is that "
+        "of the outputs from the original's on samples held out, relative, a median over the models.\n\n"
+    )
+    header = ("kind", "models", "nearer after repair", "distance after the cut", "after repair")
+    rest = "\n\n" + markdown(("model", "outcome", "reason"), others) if others else ""
+    return words + markdown(header, lines) + rest
 
 
 def _reached(rows: Sequence[Row]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import zoo_judge
 import zoo_models
 import zoo_peel
 import zoo_plain
+import zoo_samples
 from torch import nn
 from zoo_models import hf, timm_names
 from zoo_models.entry import Entry, inputs_of, liven
@@ -98,6 +99,26 @@ def test_the_files_are_right_too(name):
     assert row["reach"] <= most
 
 
+def with_samples(name: str) -> zoo_judge.Row:
+    entry, _ = {**SMALL, **MORE}[name]
+    row = zoo_judge.Row(name=name, side="samples", kind=entry.kind)
+    zoo_samples.measure(row, entry)
+    return row
+
+
+@pytest.mark.parametrize("name", ["channels last (MTCNN)", "static heads (ViT)"])
+def test_repair_brings_it_nearer(name):
+    row = with_samples(name)
+    assert row["outcome"] == "nearer", row["reason"]
+    assert row["distance"][1] < row["distance"][0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", {**SMALL, **MORE})
+def test_samples_never_break_anything(name):
+    assert with_samples(name)["outcome"] in ("nearer", "not nearer")
+
+
 def test_every_name_of_the_zoo_has_a_family_and_a_kind():
     assert len(zoo_models.ZOO) >= 150
     assert {entry.kind for entry in zoo_models.ZOO.values()} == {"cnn", "transformer", "other"}
@@ -119,8 +140,11 @@ def test_the_script_goes_on_where_it_stopped_and_writes_the_page(tmp_path, peel_
     assert "plain  own/mlp: right" in first
     assert run("--only", "own/mlp") == ""
     assert "own/mlp: runs" in run("--only", "own/mlp", "--check")
+    assert "own/mlp: nearer" in run("--only", "own/mlp", "--side", "samples")
     run("--table", "page.md")
-    assert "| `own/mlp` | other " in (tmp_path / "page.md").read_text("utf-8")
+    page = (tmp_path / "page.md").read_text("utf-8")
+    assert "| `own/mlp` | other " in page
+    assert "on 1 of the models, with 24 samples of noise" in page
 
 
 # --- the judge of the other side
